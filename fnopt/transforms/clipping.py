@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnopt import leaves, tree
+from fnopt import leaves, reductions, tree
 from fnopt.core import gradient_transformation
 from fnopt.hyperparameters import Bound, Positive
 
@@ -22,7 +22,7 @@ def global_norm(updates: Any, *, axis_name: Any = None) -> jax.Array:
       updates: any pytree; leaves that are not float or complex are left out.
       axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
     """
-    return tree.norm(leaves.clean(updates, updates), axis_name)
+    return reductions.norm(leaves.clean(updates, updates), axis_name)
 
 
 @gradient_transformation
@@ -55,7 +55,7 @@ def clip_by_global_norm(max_norm: Bound, *, axis_name: Any = None) -> Any:
     """
 
     def update(updates: Any, state: Any) -> Any:
-        norm = tree.weak(tree.norm(updates, axis_name))
+        norm = tree.weak(reductions.norm(updates, axis_name))
         return tree.scale(max_norm / jnp.maximum(norm, max_norm), updates), state
 
     return lambda params: (), update
@@ -69,7 +69,7 @@ def clip_by_block_rms(threshold: Bound) -> Any:
     """
 
     def bound(u: jax.Array) -> jax.Array:
-        rms = tree.weak(tree.norm(u)) / max(u.size, 1) ** 0.5
+        rms = reductions.rms(u)
         return u * (threshold / jnp.maximum(rms, threshold))
 
     return lambda params: (), lambda updates, state: (tree.map(bound, updates), state)
@@ -98,8 +98,8 @@ def adaptive_grad_clip(clipping: Positive, eps: Positive = 1e-3) -> Any:
 
     def bound(u: jax.Array, p: jax.Array) -> jax.Array:
         axes = unit_axes(u.ndim)
-        most = clipping * jnp.maximum(tree.axis_norm(p, axes), eps)
-        return u * (most / jnp.maximum(tree.axis_norm(u, axes), most))
+        most = clipping * jnp.maximum(reductions.axis_norm(p, axes), eps)
+        return u * (most / jnp.maximum(reductions.axis_norm(u, axes), most))
 
     def update(updates: Any, state: Any, params: Any) -> Any:
         return tree.map(bound, updates, params), state

@@ -1,0 +1,181 @@
+"""Sums and norms over leaves and whole trees: true for large, small and many entries.
+
+What `fnopt.tree` says entry by entry, this says of all entries together.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fnopt import tree as trees
+from fnopt.tree import PyTree
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _double_square_sum(x: jax.Array, axis: Any = None) -> jax.Array:
+    """Σ|x|² in float64: one pass, and no float32 square overflows or vanishes there."""
+    parts = [jnp.real(x), jnp.imag(x)] if jnp.iscomplexobj(x) else [x]
+    wide = [jax.lax.convert_element_type(part, np.float64) for part in parts]
+    sums = [jnp.sum(w * w, axis=axis, keepdims=axis is not None) for w in wide]
+    return sums[0] + sums[1] if len(sums) > 1 else sums[0]
+
+
+def _double_norm(leaves: Sequence[jax.Array], axis_name: Any) -> jax.Array:
+    with jax.enable_x64(True):
+        total = jnp.stack([_double_square_sum(x) for x in leaves]).sum()
+        if axis_name is not None:
+            total = jax.lax.psum(total, axis_name)
+        return jax.lax.convert_element_type(jnp.sqrt(total), np.float32)
+
+
+def _scaled_norm(leaves: Sequence[jax.Array], axis_name: Any) -> jax.Array:
+    """Two passes, divided by the largest magnitude: where no wider type exists."""
+    dtype = jnp.float64 if any(_is_double(x) for x in leaves) else jnp.float32
+    largest = jnp.stack([jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in leaves]).max()
+    if axis_name is not None:
+        largest = jax.lax.pmax(largest, axis_name)
+    finite = (largest > 0) & (largest < jnp.inf)
+    divisor = jnp.where(finite, largest, jnp.ones_like(largest))
+    total = jnp.stack(
+        [jnp.sum(jnp.square(jnp.abs(x).astype(dtype) / divisor)) for x in leaves]
+    ).sum()
+    if axis_name is not None:
+        total = jax.lax.psum(total, axis_name)
+    return jnp.sqrt(total) * divisor
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _norm(axis_name: Any, leaves: Sequence[jax.Array]) -> jax.Array:
+    if any(_is_double(x) for x in leaves):
+        wide = [x if _is_double(x) else x.astype(_double_of(x)) for x in leaves]
+        return _scaled_norm(wide, axis_name)
+    return jax.lax.platform_dependent(
+        leaves,
+        tpu=lambda xs: _scaled_norm([_single(x) for x in xs], axis_name),
+        default=lambda xs: _double_norm(xs, axis_name),
+    )
+
+
+@_norm.defjvp
+def _norm_jvp(axis_name: Any, primals: Any, tangents: Any) -> Any:
+    (leaves,), (dots,) = primals, tangents
+    norm = _norm(axis_name, leaves)
+    divisor = trees.weak(jnp.maximum(norm, float(jnp.finfo(norm.dtype).tiny)))
+    terms = [
+        jnp.sum(jnp.real((jnp.conj(x) / divisor) * dx)).astype(norm.dtype)
+        for x, dx in zip(leaves, dots)
+    ]
+    total = jnp.stack(terms).sum()
+    if axis_name is not None:
+        total = jax.lax.psum(total, axis_name)
+    return norm, total
+
+
+def _is_double(x: jax.Array) -> bool:
+    return bool(jnp.finfo(x.dtype).dtype == jnp.float64)
+
+
+def _double_of(x: jax.Array) -> Any:
+    return jnp.complex128 if jnp.iscomplexobj(x) else jnp.float64
+
+
+def _single(x: jax.Array) -> jax.Array:
+    return x if jnp.iscomplexobj(x) else x.astype(jnp.float32)
+
+
+def norm(tree: PyTree, axis_name: Any = None) -> jax.Array:
+    """√Σ|x|² over all entries of all leaves: float32 (), or float64 if a leaf is.
+
+    One pass in float64 accumulators (on a TPU, which has none, two passes in float32), so that
+    neither 1e20 nor 1e-30 is lost and ten million equal entries add up; 0 for an empty tree, inf
+    and NaN where an entry is. Its derivative at zero is zero. Inside `shard_map` or `pmap`,
+    `axis_name` names the mesh axes over which the tree is split.
+    """
+    leaves = [x for x in jax.tree.leaves(tree) if x.size]
+    if not leaves:
+        return jnp.zeros((), jnp.float32)
+    return _norm(axis_name, leaves)
+
+
+def _scaled_axis_norm(x: jax.Array, axis: Any) -> jax.Array:
+    largest = jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
+    usual = (largest > float(jnp.finfo(largest.dtype).tiny)) & (largest < jnp.inf)
+    divisor = jnp.where(usual, largest, jnp.ones_like(largest))
+    return divisor * jnp.sqrt(jnp.sum(trees.squared(x / divisor), axis=axis, keepdims=True))
+
+
+def _double_axis_norm(x: jax.Array, axis: Any) -> jax.Array:
+    with jax.enable_x64(True):
+        total = jnp.sqrt(_double_square_sum(x, axis))
+        return jax.lax.convert_element_type(total, np.float32)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def axis_norm(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
+    """√Σ|x|² over some axes, kept with size 1, as true as `norm`; real, in x's precision."""
+    if _is_double(x):
+        return _scaled_axis_norm(x, axis)
+    return jax.lax.platform_dependent(
+        x,
+        tpu=lambda x: _scaled_axis_norm(x, axis),
+        default=lambda x: _double_axis_norm(x, axis),
+    )
+
+
+@axis_norm.defjvp
+def _axis_norm_jvp(axis: Any, primals: Any, tangents: Any) -> Any:
+    (x,), (dx,) = primals, tangents
+    norm = axis_norm(x, axis)
+    divisor = jnp.maximum(norm, float(jnp.finfo(norm.dtype).tiny)).astype(x.dtype)
+    return norm, jnp.sum(jnp.real(jnp.conj(x / divisor) * dx), axis=axis, keepdims=True)
+
+
+def _double_total(leaves: list[jax.Array]) -> jax.Array:
+    with jax.enable_x64(True):
+        wide = [jnp.sum(jax.lax.convert_element_type(x, np.float64)) for x in leaves]
+        return jax.lax.convert_element_type(jnp.stack(wide).sum(), np.float32)
+
+
+def _plain_total(leaves: list[jax.Array]) -> jax.Array:
+    dtype = jnp.result_type(*leaves)
+    return jnp.stack([jnp.sum(x).astype(dtype) for x in leaves]).sum()
+
+
+@jax.custom_jvp
+def _total(leaves: list[jax.Array]) -> jax.Array:
+    if any(x.dtype == jnp.float64 for x in leaves):
+        return _plain_total([x.astype(jnp.float64) for x in leaves])
+    return jax.lax.platform_dependent(leaves, tpu=_plain_total, default=_double_total)
+
+
+@_total.defjvp
+def _total_jvp(primals: Any, tangents: Any) -> Any:
+    total = _total(*primals)
+    return total, _plain_total(*tangents).astype(total.dtype)
+
+
+def total(terms: Any, axis_name: Any) -> Any:
+    """The sum of all entries of all leaves, which are real: a weakly typed scalar.
+
+    Added up in float64, so that ten million equal terms do (and because the CPU compiler stores
+    most terms before a sum in float32).
+    """
+    found = [x for x in jax.tree.leaves(terms) if x.size]
+    result = _total(found) if found else jnp.zeros(())
+    return trees.weak(result if axis_name is None else jax.lax.psum(result, axis_name))
+
+
+def dot(a: PyTree, b: PyTree, axis_name: Any = None) -> Any:
+    """Re⟨a, b⟩ over two trees, weakly typed."""
+    return total(trees.map(lambda x, y: jnp.real(jnp.conj(x) * y), a, b), axis_name)
+
+
+def rms(x: jax.Array) -> jax.Array:
+    """√mean(|x|²) over a leaf, weakly typed; 0 for an empty one."""
+    return trees.weak(norm([x])) / max(x.size, 1) ** 0.5

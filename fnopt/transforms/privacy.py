@@ -1,0 +1,123 @@
+"""Differential privacy: gradients of single examples clipped, added up and noised."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnopt import leaves, reductions, tree
+from fnopt.core import gradient_transformation
+from fnopt.hyperparameters import NonNegative
+from fnopt.transforms.constraints import as_key, noise_like
+
+
+def batch_size(owner: str, grads: Any) -> int:
+    """The size of the leading axis that all gradients have in common.
+
+    Raises:
+      ValueError: where they have none, with the shapes.
+    """
+    shapes = [jnp.shape(g) for g in jax.tree.leaves(grads)]
+    sizes = {shape[0] if shape else None for shape in shapes}
+    if len(sizes) != 1 or None in sizes:
+        raise ValueError(
+            f"{owner}: gradients of single examples are needed, with one batch axis in front "
+            f"(jax.vmap(jax.grad(loss), (None, 0))); got shapes {shapes}"
+        )
+    return int(next(iter(sizes)))  # type: ignore[arg-type]
+
+
+def _sum_of_clipped(grads: Any, limit: Any) -> tuple[Any, jax.Array]:
+    """Σᵢ gᵢ · min(1, limit / ‖gᵢ‖), and how many were longer; one pass after the norms."""
+    norms = jax.vmap(reductions.norm)(grads)
+    over = norms > limit
+    factors = jnp.where(over, limit / jnp.where(over, norms, 1.0), 1.0)
+
+    def add_up(g: jax.Array) -> jax.Array:
+        wide = g.astype(leaves.compute_dtype(g.dtype))
+        scaled = factors.astype(wide.dtype).reshape((-1,) + (1,) * (g.ndim - 1)) * wide
+        return jnp.sum(scaled, axis=0)
+
+    return jax.tree.map(add_up, grads), jnp.sum(over)
+
+
+def per_example_global_norm_clip(grads: Any, l2_norm_clip: Any) -> tuple[Any, jax.Array]:
+    """Σᵢ gᵢ · min(1, C / ‖gᵢ‖), with the norm of each example's whole tree.
+
+    Args:
+      grads: gradients of single examples: each leaf has one batch axis in front.
+      l2_norm_clip: C ≥ 0.
+
+    Returns:
+      The sum over the batch, and how many examples were clipped, int32 ().
+
+    Source: Abadi et al. 2016, arXiv 1607.00133.
+    """
+    batch_size("per_example_global_norm_clip", grads)
+    return _sum_of_clipped(grads, tree.weak(l2_norm_clip))
+
+
+def per_example_layer_norm_clip(
+    grads: Any, global_l2_norm_clip: Any, uniform: bool = True
+) -> tuple[Any, Any]:
+    """The sum of the examples' gradients with each leaf clipped by itself.
+
+    Leaf k of K, with Dₖ of D parameters, has the bound C / √K, or C √(Dₖ / D) if not `uniform`:
+    the whole is then no longer than C.
+
+    Args:
+      grads: gradients of single examples: each leaf has one batch axis in front.
+      global_l2_norm_clip: C ≥ 0.
+      uniform: the same bound for all leaves.
+
+    Returns:
+      The sum over the batch, and for each leaf how many examples were clipped, int32 ().
+
+    Source: McMahan et al. 2018, arXiv 1710.06963.
+    """
+    size = max(batch_size("per_example_layer_norm_clip", grads), 1)
+    found, treedef = tree.flatten(grads)
+    entries = [g.size // size for g in found]
+    parts = [1 / len(found) if uniform else n / max(sum(entries), 1) for n in entries]
+    bound = tree.weak(global_l2_norm_clip)
+    pairs = [_sum_of_clipped(g, bound * part**0.5) for g, part in zip(found, parts)]
+    return treedef.unflatten(p[0] for p in pairs), treedef.unflatten(p[1] for p in pairs)
+
+
+class DifferentiallyPrivateAggregateState(NamedTuple):
+    """The count, int32 ()."""
+
+    count: Any
+
+
+@gradient_transformation
+def differentially_private_aggregate(
+    l2_norm_clip: NonNegative, noise_multiplier: NonNegative, key: Any = None, *, seed: Any = None
+) -> Any:
+    """u ← (Σᵢ gᵢ · min(1, C / ‖gᵢ‖) + σC · N(0, 1)) / B, from gradients of B single examples.
+
+    The updates have one batch axis in front of the params' shapes, and lose it here: first in a
+    chain. The draw is a function of the key and the count.
+
+    Args:
+      l2_norm_clip: C ≥ 0, the longest gradient of an example.
+      noise_multiplier: σ ≥ 0, the noise in units of C.
+      key: a PRNG key, or an int to make one from.
+      seed: another word for an int key.
+
+    Source: Abadi et al. 2016, arXiv 1607.00133.
+    """
+    name = "differentially_private_aggregate"
+    key = as_key(name, key, seed)
+
+    def update(updates: Any, state: DifferentiallyPrivateAggregateState) -> Any:
+        size = batch_size(name, updates)
+        summed, _ = per_example_global_norm_clip(updates, l2_norm_clip)
+        noise = noise_like(key, state.count, summed)
+        deviation = noise_multiplier * l2_norm_clip
+        updates = tree.map(lambda u, n: (u + deviation * n) / size, summed, noise)
+        return updates, DifferentiallyPrivateAggregateState(tree.increment(state.count))
+
+    return lambda params: DifferentiallyPrivateAggregateState(tree.zero_count()), update

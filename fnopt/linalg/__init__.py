@@ -1,0 +1,1 @@
+"""Linear algebra of optimizers: orthogonal factors, roots and eigenvalues by matrix products."""

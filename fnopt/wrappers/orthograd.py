@@ -1,0 +1,55 @@
+"""⊥Grad: gradients without the part along the weights, before an optimizer sees them.
+
+    g⊥ = g − (⟨θ, g⟩ / ⟨θ, θ⟩) θ;   g ← g⊥ ‖g‖ / ‖g⊥‖          over each leaf
+
+A step along the weights only scales the logits, which lowers the loss without learning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnopt import reductions, tree
+from fnopt.core import gradient_transformation
+from fnopt.transforms.normalization import reciprocal
+
+
+@gradient_transformation
+def orthograd(optimizer: Any, *, renormalize: bool = True) -> Any:
+    """An optimizer on gradients made orthogonal to the weights of their leaf.
+
+    A leaf of one entry has no orthogonal direction and passes as it is. A gradient that is
+    parallel to the weights but for rounding gives 0, where the authors' code would scale the
+    rounding up.
+
+    Args:
+      optimizer: any transformation; `update` needs params.
+      renormalize: give g⊥ the norm of g.
+
+    Memory: the optimizer's.
+    Source: Prieto et al. 2025, arXiv 2501.04697.
+
+    >>> import fnopt
+    >>> fnopt.orthograd(fnopt.sgd(0.1))
+    orthograd(optimizer=sgd(learning_rate=0.1), renormalize=True)
+    """
+
+    def project(g: jax.Array, p: jax.Array) -> jax.Array:
+        if g.size < 2:
+            return g
+        over = reciprocal(tree.weak(reductions.norm([p])))
+        along = tree.weak(jnp.sum(jnp.real(jnp.conj(over * p) * g)))
+        left = g - along * (over * p)
+        before, after = tree.weak(reductions.norm([g])), tree.weak(reductions.norm([left]))
+        noise = 4 * float(jnp.finfo(g.dtype).eps) * before
+        ratio = before * reciprocal(after) if renormalize else 1.0
+        return jnp.where(after > noise, ratio, 0.0) * left
+
+    def update(updates: Any, state: Any, params: Any, **extra_args: Any) -> Any:
+        updates = tree.map(project, updates, params)
+        return optimizer.update(updates, state, params, **extra_args)
+
+    return optimizer.init, update

@@ -33,12 +33,14 @@ class Kind:
       contains: whether a number is in it; never true for NaN.
       tracked: whether its current value is kept in the state even where it is a constant.
       initial: whether it is read in `init` alone, so that a later change could have no effect.
+      optional: whether None may stand in its place.
     """
 
     range: str
     contains: Callable[[float], bool]
     tracked: bool = False
     initial: bool = False
+    optional: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +124,8 @@ def kinds_of(factory: Callable[..., Any]) -> dict[str, Kind]:
 def _kind(hint: Any) -> Kind | None:
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         found = [k for k in map(_kind, typing.get_args(hint)) if k is not None]
-        return found[0] if found else None
+        optional = type(None) in typing.get_args(hint)
+        return dataclasses.replace(found[0], optional=optional) if found else None
     metadata = getattr(hint, "__metadata__", ())
     return next((m for m in metadata if isinstance(m, Kind)), None)
 
@@ -144,12 +147,11 @@ class Hyperparameters:
         self.scheduled: dict[str, Schedule] = {}
         self.tunable: dict[str, Any] = {}
         self.tracked: list[str] = []
-        parameters = arguments.signature.parameters
         for name, kind in kinds.items():
             value = arguments.arguments[name]
             if isinstance(value, Labeled):
                 self.names[name], value = value.name, value.value
-            if value is None and parameters[name].default is None:
+            if value is None and kind.optional:
                 continue
             if kind.initial and (isinstance(value, Tunable) or callable(value)):
                 raise TypeError(

@@ -28,6 +28,8 @@ def freeze(value: Any) -> Any:
         return ("set", frozenset(freeze(v) for v in value))
     if isinstance(value, jax.core.Tracer):
         return ("traced", id(value))
+    if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return ("key", str(value.dtype), freeze(jax.random.key_data(value)))
     if isinstance(value, jax.Array | np.ndarray):
         array = np.asarray(value)
         return ("array", array.shape, str(array.dtype), array.tobytes())

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 
 import pytest
 
@@ -32,6 +33,8 @@ def test_public_names_have_docstrings(name):
 def test_factories_document_their_hyperparameters(name):
     factory = factories(fnopt)[name]
     document = f"{inspect.getdoc(factory)}\n{inspect.getmodule(factory).__doc__}"
+    for other in re.findall(r"See `(\w+)`\.", document):
+        document += inspect.getdoc(factories(fnopt)[other])
     for parameter in factory.kinds:
         assert parameter in document, f"{name}: {parameter} is not documented"
 

@@ -3,10 +3,13 @@
 import inspect
 
 import jax
+import jax.numpy as jnp
 import optax
 
 import fnopt
 from fnopt.core import factories
+from fnopt.leaves import is_inexact
+from fnopt.projections import projection_non_negative
 from fnopt.testing import Builder
 
 FACTORIES = factories(fnopt)
@@ -32,6 +35,41 @@ EXAMPLES = {
     "named_chain": Builder(fnopt.named_chain, clip=fnopt.clip(1.0), rule=fnopt.adam(0.01)),
     "stateless": Builder(fnopt.stateless, add_params),
     "stateless_with_tree_map": Builder(fnopt.stateless_with_tree_map, halve),
+    "cautious": Builder(fnopt.cautious, fnopt.adam(0.01)),
+    "grokfast": Builder(fnopt.grokfast, fnopt.adam(0.01)),
+    "orthograd": Builder(fnopt.orthograd, fnopt.adam(0.01)),
+    "project": Builder(fnopt.project, projection_non_negative),
+}
+
+
+def quartic(params):
+    """An objective whose Hessian is diag(θ²)."""
+    return sum(jnp.sum(jnp.real(p * jnp.conj(p)) ** 2) for p in jax.tree.leaves(params)) / 12
+
+
+def logits(params):
+    """Two logits for each of two rows, that every parameter has a part in."""
+    total = sum(jnp.sum(jnp.real(p)) for p in jax.tree.leaves(params))
+    return jnp.outer(jnp.array([1.0, -0.5]), jnp.array([0.3, -0.2])) * total
+
+
+def curvature(updates, params):
+    return {"hessian": jax.tree.map(lambda u: 0.5 + 0 * u if is_inexact(u) else u, updates)}
+
+
+# Factories whose `update` needs extra arguments, and these.
+EXTRAS = {
+    **dict.fromkeys(("momo", "scale_by_momo", "momo_adam", "scale_by_momo_adam"), {"value": 1.5}),
+    **dict.fromkeys(("polyak_sgd", "scale_by_polyak"), {"value": 1.5}),
+    **dict.fromkeys(
+        ("sophia", "scale_by_sophia", "hutchinson_estimator_diag_hessian"),
+        {"obj_fn": quartic, "key": jax.random.key(0)},
+    ),
+    "gauss_newton_bartlett_estimator_diag_hessian": {
+        "logits_fn": logits,
+        "key": jax.random.key(0),
+    },
+    **dict.fromkeys(("adahessian", "scale_by_adahessian"), curvature),
 }
 
 # Configurations in which a factory is another rule than by default.
@@ -78,10 +116,18 @@ def example_value(kind):
     return next(value for value in candidates if kind.contains(value))
 
 
+# Arguments that have a default, without which the factory cannot be called all the same.
+KEYED = dict.fromkeys(("add_noise", "noisy_sgd", "differentially_private_aggregate"), {"key": 0})
+
+
 def from_kinds(factory):
     """A builder of the factory with each required hyperparameter at an example of its kind."""
     values = {name: example_value(factory.kinds[name]) for name in required(factory)}
-    return Builder(factory, **values)
+    builder = Builder(factory, **values, **KEYED.get(factory.__name__, {}))
+    extras = EXTRAS.get(factory.__name__)
+    if extras is None:
+        return builder
+    return builder.calling(extras) if callable(extras) else builder.calling(**extras)
 
 
 # What L18 allows a factory whose rule is not elementwise, by name; None where it promises nothing.

@@ -1,0 +1,60 @@
+"""Fromage: every leaf turns by the same angle, whatever the size of its gradient.
+
+    θ ← (θ − η (‖θ‖ / ‖g‖) g) / √(1 + η²)          the norms over each leaf
+
+The root undoes the growth of the norm that a step at right angles brings.
+
+Caveat: both norms are raised to `min_norm`, so that a leaf at zero can move; where a norm is 0
+even so, the step is ηg. The rate has to be lowered in the end, for the steps do not shrink.
+Memory: none.
+Source: Bernstein et al. 2020, arXiv 2002.03432.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnopt import reductions, tree
+from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
+from fnopt.hyperparameters import LearningRate, NonNegative
+from fnopt.transforms.normalization import trust_ratio
+
+
+@gradient_transformation
+def scale_by_fromage(learning_rate: LearningRate, min_norm: NonNegative = 1e-6) -> Any:
+    """u ← c (θ − η (‖θ‖ / ‖u‖) u) − θ with c = 1/√(1 + η²), ready to be added.
+
+    Args:
+      learning_rate: η ≥ 0, about the angle in radians.
+      min_norm: what both norms are raised to.
+    """
+    root = jnp.sqrt(1 + learning_rate**2)
+    # c − 1 without the difference of two nearly equal numbers
+    shrink = -(learning_rate**2) / (root * (1 + root))
+
+    def step(g: jax.Array, p: jax.Array) -> jax.Array:
+        ratio = trust_ratio(reductions.norm([p]), reductions.norm([g]), min_norm)
+        return shrink * p - (learning_rate / root * ratio) * g
+
+    return lambda params: (), lambda updates, state, params: (
+        tree.map(step, updates, params),
+        state,
+    )
+
+
+@composition
+def fromage(learning_rate: LearningRate, min_norm: NonNegative = 1e-6) -> GradientTransformation:
+    """Fromage, "Frobenius matched gradient descent".
+
+    Args:
+      learning_rate: η ≥ 0, about the angle in radians.
+      min_norm: what both norms are raised to.
+
+    >>> import fnopt
+    >>> fnopt.fromage(0.01)
+    fromage(learning_rate=0.01, min_norm=1e-06)
+    """
+    return chain(scale_by_fromage(learning_rate, min_norm))

@@ -1,0 +1,113 @@
+"""Ranger: RAdam that returns every few steps to slow weights, which follow it half way.
+
+    θ ← θ − η (u + λθ)                 u as in `radam`
+    every k steps:  φ ← φ + α(θ − φ);  θ ← φ
+
+Caveat: β₁ and ε are the authors' (0.95, 1e-5), not RAdam's. Later editions center the gradients
+first: `chain(centralize(), ranger(1e-3))`. Evaluate at φ between the returns (`eval_params`).
+Memory: three values per parameter; two with b1=0.
+Source: Wright 2019, github.com/lessw2020/Ranger-Deep-Learning-Optimizer; Zhang et al. 2019,
+arXiv 1907.08610, for the slow weights; Liu et al. 2019, arXiv 1908.03265, for RAdam.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnopt import leaves, tree
+from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
+from fnopt.hyperparameters import Decay, Fraction, LearningRate, NonNegative, Positive
+from fnopt.optimizers.radam import scale_by_radam
+from fnopt.transforms.decay import add_decayed_weights
+from fnopt.transforms.scaling import scale_by_learning_rate
+
+
+class SlowWeightsState(NamedTuple):
+    """The count, int32 (); φ, like the params, in their compute dtype."""
+
+    count: Any
+    slow: Any
+
+    def eval_params(self, params: Any) -> Any:
+        """φ in the params' dtypes; leaves that have none stay."""
+        every, treedef = leaves.flatten(params)
+        slow = leaves.flatten(self.slow)[0]
+        return treedef.unflatten(
+            p if s is None else leaves.cast(s, leaves.dtype_of(p)) for p, s in zip(every, slow)
+        )
+
+
+@gradient_transformation
+def return_to_slow_weights(sync_period: int = 6, slow_step_size: Fraction = 0.5) -> Any:
+    """Every `sync_period` updates φ ← φ + α(θ + u − φ) and u ← φ − θ; else u as it is.
+
+    The last member of a chain: it needs the updates as they will be applied.
+
+    Args:
+      sync_period: k, at least 1.
+      slow_step_size: α in [0, 1]; at 1 it does nothing.
+
+    Memory: one value per parameter.
+    Source: Zhang et al. 2019, arXiv 1907.08610.
+
+    Raises:
+      ValueError: for a period below 1.
+    """
+    if sync_period < 1:
+        raise ValueError(f"return_to_slow_weights: sync_period must be >= 1, got {sync_period}")
+
+    def update(updates: Any, state: SlowWeightsState, params: Any) -> Any:
+        count = tree.increment(state.count)
+        share = tree.weak(count % sync_period == 0) * slow_step_size
+        back = count % sync_period == 0
+
+        def step(u: jax.Array, p: jax.Array, slow: jax.Array) -> tuple[jax.Array, jax.Array]:
+            slow = slow + share * ((p + u) - slow)
+            return jnp.where(back, slow - p, u), slow
+
+        updates, slow = tree.map(step, updates, params, state.slow, outputs=2)
+        return updates, SlowWeightsState(count, slow)
+
+    return lambda params: SlowWeightsState(tree.zero_count(), params), update
+
+
+@composition
+def ranger(
+    learning_rate: LearningRate,
+    *,
+    b1: Decay = 0.95,
+    b2: Decay = 0.999,
+    eps: NonNegative = 1e-5,
+    threshold: Positive = 5.0,
+    sync_period: int = 6,
+    slow_step_size: Fraction = 0.5,
+    weight_decay: NonNegative = 0.0,
+    mask: Any = None,
+) -> GradientTransformation:
+    """Ranger: RAdam with lookahead.
+
+    Args:
+      learning_rate: η ≥ 0.
+      b1: β₁ in [0, 1).
+      b2: β₂ in [0, 1).
+      eps: ε, outside the root.
+      threshold: RAdam's least ρₜ to divide by the second moment.
+      sync_period: k, how many steps there are between returns.
+      slow_step_size: α, how far the slow weights follow.
+      weight_decay: λ ≥ 0, multiplied by the learning rate.
+      mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
+        function of the params that returns one.
+
+    >>> import fnopt
+    >>> fnopt.ranger(1e-3).arguments.arguments["sync_period"]
+    6
+    """
+    return chain(
+        scale_by_radam(b1, b2, eps, threshold=threshold),
+        add_decayed_weights(weight_decay, mask),
+        scale_by_learning_rate(learning_rate),
+        return_to_slow_weights(sync_period, slow_step_size),
+    )

@@ -1,0 +1,185 @@
+"""Scion: each layer steps to the corner of its norm's ball that the gradient points away from.
+
+    m ← (1−α)m + αg
+    θ ← (1−η)θ + ηr lmo(m)            in the ball of radius r (`constrained`)
+    θ ← θ + ηr lmo(m)                 else
+    −lmo(m), for a kernel of shape (in, out):
+        spectral   √(out/in) UVᵀ of m = UΣVᵀ, by Newton-Schulz: hidden layers
+        sign       sign(m) / in: the output layer, where in is its width
+        col        √out · m / ‖m‖ for each input (row of the kernel): embeddings
+        row        m / (√in ‖m‖) for each output (column of the kernel)
+        bias       m / RMS(m): vectors and scalars
+
+The rate η in (0, 1] carries over between widths. Start on the balls' surface: `scion_init`.
+
+Caveat: which norm and radius a layer has is yours to say in `norms` (by default spectral from two
+dimensions on, bias below, radius 1; the authors' language models have 50 in the hidden layers and
+3000 at the output). Constrained parameters outside their ball are drawn in, at the rate η. Leading
+axes of a kernel are a stack of kernels; `conv` takes them as spatial instead.
+Memory: one value per parameter; none with alpha=1.
+Source: Pethick et al. 2025, arXiv 2502.07529, and github.com/LIONS-EPFL/scion.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fnopt import reductions, tree
+from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
+from fnopt.hyperparameters import Fraction, LearningRate
+from fnopt.linalg.newton_schulz import orthogonalize
+from fnopt.transforms.decay import add_decayed_weights
+from fnopt.transforms.scaling import scale_by_learning_rate
+
+NORMS = ("spectral", "conv", "sign", "col", "row", "bias")
+
+
+class Ball(NamedTuple):
+    """A layer's norm, one of `NORMS`, and the radius r of its ball."""
+
+    norm: str
+    radius: float = 1.0
+
+
+def balls_of(norms: Any, params: Any) -> Any:
+    """A tree of `Ball`s like the params: from a prefix tree of words or balls, or a function."""
+    if inspect.isfunction(norms):
+        norms = norms(params)
+    if norms is None:
+        norms = jax.tree.map(lambda p: "spectral" if p.ndim > 1 else "bias", params)
+
+    def is_ball(x: Any) -> bool:
+        return isinstance(x, Ball)
+
+    def spread(ball: Any, below: Any) -> Any:
+        ball = ball if is_ball(ball) else Ball(ball)
+        if ball.norm not in NORMS:
+            raise ValueError(f"scion: norms must be among {', '.join(NORMS)}, got {ball.norm!r}")
+        return jax.tree.map(lambda _: ball, below)
+
+    return jax.tree.map(spread, norms, params, is_leaf=is_ball)
+
+
+def _unit(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    norm = reductions.axis_norm(x, axes)
+    return x / jnp.where(norm == 0, jnp.ones_like(norm), norm).astype(x.dtype)
+
+
+def steepest(norm: str, m: jax.Array, steps: int = 5) -> jax.Array:
+    """−lmo(m): of the norm's unit ball, the point furthest along m; zero for zero."""
+    if norm == "bias" or m.ndim < 2:
+        if norm == "sign":
+            return jnp.sign(m)
+        return _unit(m, tuple(range(m.ndim))) * math.sqrt(m.size)
+    d_in, d_out = m.shape[-2], m.shape[-1]
+    if norm == "spectral":
+        return orthogonalize(m, steps) * math.sqrt(d_out / max(d_in, 1))
+    if norm == "conv":
+        flat = orthogonalize(m.reshape(-1, d_out), steps).reshape(m.shape)
+        return flat * (math.sqrt(d_out / max(d_in, 1)) / math.prod(m.shape[:-2]))
+    if norm == "sign":
+        return jnp.sign(m) / max(d_in, 1)
+    if norm == "col":
+        return _unit(m, (-1,)) * math.sqrt(d_out)
+    return _unit(m, (-2,)) / math.sqrt(max(d_in, 1))
+
+
+class ScionState(NamedTuple):
+    """m, like the params; None for a static alpha of 1."""
+
+    mu: Any
+
+
+@gradient_transformation
+def scale_by_scion(alpha: Fraction = 0.1, *, norms: Any = None, steps: int = 5) -> Any:
+    """m ← (1−α)m + αg; u ← −r lmo(m).
+
+    Args:
+      alpha: α in [0, 1], the new gradient's part in the mean. A static 1 keeps no mean.
+      norms: see `scion`.
+      steps: of Newton-Schulz.
+
+    Memory: one value per parameter; none with alpha=1.
+    """
+    plain = tree.is_static_zero(1 - alpha)
+
+    def init(params: Any) -> ScionState:
+        balls_of(norms, params)
+        return ScionState(None if plain else tree.zeros_like(params))
+
+    def update(updates: Any, state: ScionState) -> Any:
+        def mean(g: jax.Array, m: jax.Array) -> jax.Array:
+            return (1 - alpha) * m + alpha * tree.saturate(g)
+
+        mu = updates if plain else tree.map(mean, updates, state.mu)
+        leaves, treedef = tree.flatten(mu)
+        balls = treedef.flatten_up_to(balls_of(norms, mu))
+        moved = [b.radius * steepest(b.norm, m, steps) for b, m in zip(balls, leaves)]
+        return treedef.unflatten(moved), ScionState(None if plain else mu)
+
+    return init, update
+
+
+@composition
+def scion(
+    learning_rate: LearningRate,
+    alpha: Fraction = 0.1,
+    *,
+    norms: Any = None,
+    constrained: bool = True,
+    steps: int = 5,
+) -> GradientTransformation:
+    """Scion: steps of a fixed length in each layer's own norm.
+
+    Args:
+      learning_rate: η in [0, 1].
+      alpha: α in [0, 1], the new gradient's part in the mean. A static 1 keeps no mean.
+      norms: the layers' norms: a tree of words or `Ball(word, radius)` with the params' structure
+        or a prefix of it, or a function of the params that returns one; None for spectral from
+        two dimensions on, bias below.
+      constrained: keep the parameters in their balls; False leaves out the factor 1−η.
+      steps: of Newton-Schulz.
+
+    >>> import fnopt
+    >>> fnopt.scion(0.01)
+    scion(learning_rate=0.01, alpha=0.1, constrained=True, steps=5)
+    """
+    members = [scale_by_scion(alpha, norms=norms, steps=steps)]
+    if constrained:
+        members.append(add_decayed_weights(1.0))
+    return chain(*members, scale_by_learning_rate(learning_rate))
+
+
+def scion_init(key: jax.Array, params: Any, norms: Any = None) -> Any:
+    """Random parameters on the surface of their balls, biases zero: where Scion should start.
+
+    Args:
+      key: a PRNG key.
+      params: for their shapes and dtypes.
+      norms: as in `scion`.
+    """
+    leaves, treedef = tree.flatten(params)
+    balls = treedef.flatten_up_to(balls_of(norms, params))
+
+    def draw(key: jax.Array, ball: Ball, p: jax.Array) -> jax.Array:
+        if ball.norm == "bias" or (p.ndim < 2 and ball.norm != "sign"):
+            return jnp.zeros_like(p)
+        x = jax.random.normal(key, p.shape, jnp.float32)
+        if ball.norm in ("spectral", "conv"):
+            flat = x if ball.norm == "spectral" else x.reshape(-1, p.shape[-1])
+            wide = flat.shape[-2] < flat.shape[-1]
+            q = jnp.linalg.qr(flat.mT if wide else flat)[0]
+            x = (q.mT if wide else q).reshape(p.shape)
+            x = x * math.sqrt(p.shape[-1] / max(p.shape[-2], 1))
+            x = x / math.prod(p.shape[:-2]) if ball.norm == "conv" else x
+        else:
+            x = steepest(ball.norm, x)
+        return (ball.radius * x).astype(p.dtype)
+
+    keys = jax.random.split(key, max(len(leaves), 1))
+    return treedef.unflatten(draw(k, b, p) for k, b, p in zip(keys, balls, leaves))

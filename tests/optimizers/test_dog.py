@@ -1,0 +1,73 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from optax import contrib
+
+import fnopt
+from fnopt.optimizers.dog import dog
+from fnopt.testing.oracles import largest_error, trial
+
+
+def size(x):
+    return np.sqrt(sum(np.sum(v**2) for v in x.values()))
+
+
+def oracle(rate=1.0, init_step=("heuristic", 1e-6), eps=1e-8, weight_decay=0.0):
+    kind, value = init_step
+
+    def run(start, gradients):
+        x = {k: np.array(p) for k, p in start.items()}
+        farthest = {"heuristic": value * (1 + size(x)), "distance": value, "learning_rate": 0.0}[
+            kind
+        ]
+        squares = 0.0
+        for t, gs in enumerate(gradients):
+            gs = {k: g + weight_decay * x[k] for k, g in gs.items()}
+            farthest = max(farthest, size({k: x[k] - start[k] for k in x}))
+            squares += size(gs) ** 2
+            found = farthest / np.sqrt(squares + eps)
+            if kind == "learning_rate" and t == 0:
+                found = value
+            x = {k: x[k] - rate * found * g for k, g in gs.items()}
+            yield dict(x)
+
+    return run
+
+
+SETTINGS = [
+    dict(init_step=("heuristic", 0.1)),
+    dict(init_step=("distance", 0.5), eps=0.1, weight_decay=0.1),
+    dict(init_step=("learning_rate", 0.01)),
+]
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_oracle_in_float32(setting):
+    assert largest_error(dog(0.5, **setting), oracle(0.5, **setting)) < 1e-6
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_oracle_in_float64(setting, x64):
+    assert largest_error(dog(0.5, **setting), oracle(0.5, **setting), jnp.float64) < 1e-12
+
+
+@pytest.mark.parametrize("setting", SETTINGS[:2], ids=str)
+def test_agrees_with_optax(setting, standard_numerics):
+    params, gradients = jax.tree.map(jnp.float32, trial())
+    ours, theirs = dog(**setting), contrib.dog(**setting)
+    x, s = params, ours.init(params)
+    y, z = params, theirs.init(params)
+    for g in gradients:
+        u, s = ours.update(g, s, x)
+        x = fnopt.apply_updates(x, u)
+        u, z = theirs.update(g, z, y)
+        y = optax.apply_updates(y, u)
+    for k in params:
+        np.testing.assert_allclose(x[k], y[k], rtol=1e-4)
+
+
+def test_an_unknown_first_step_is_an_error():
+    with pytest.raises(ValueError, match="init_step"):
+        dog(init_step=("guess", 1.0))

@@ -71,6 +71,8 @@ _PAIR = inspect.Signature(
 
 def gradient_transformation(
     factory: Callable[P, tuple[Callable[..., Any], Callable[..., Any]]],
+    *,
+    per_example: bool = False,
 ) -> Callable[P, GradientTransformation]:
     """Decorates a rule: a factory of an `(init, update)` pair on clean trees.
 
@@ -81,6 +83,11 @@ def gradient_transformation(
     Parameters annotated with a kind (`Decay`, `Positive`, ...) may be numbers, arrays, schedules
     or `Tunable`; the rule sees a Python float or a weakly typed scalar. Arguments that are
     transformations (also in lists, tuples and dicts) reach the rule as `Rule`s.
+
+    Args:
+      factory: the function to decorate.
+      per_example: the rule takes gradients of single examples, with one batch axis in front, and
+        gives updates without it: `@partial(gradient_transformation, per_example=True)`.
     """
     signature, kinds = inspect.signature(factory), kinds_of(factory)
 
@@ -96,7 +103,8 @@ def gradient_transformation(
             return as_rule(pair, factory.__name__, members=tuple(members_of(inner)))
 
         rule = make(given.static) if given.is_static else _controlled(factory.__name__, given, make)
-        return _wrap(rule, build, arguments)
+        each = per_example or any(member.per_example for member in members_of(inner))
+        return _wrap(rule._replace(per_example=each), build, arguments)
 
     build.kinds = kinds  # type: ignore[attr-defined]
     return build
@@ -162,17 +170,19 @@ def _enclose(
     ) -> tuple[PyTree, PyTree]:
         _check_extras(rule, extra_args)
         like = updates if params is None else params
+        each = rule.per_example
         if params is not None:
             leaves.require_same_structure(name, ("updates", "params"), updates, params)
-            leaves.require_same_shapes(name, updates, params)
+            leaves.require_same_shapes(name, updates, params, per_example=each)
         cleaned = leaves.clean(updates, like)
         clean_params = None if params is None else leaves.clean(params, params)
+        wanted = leaves.of_one_example(cleaned) if each else cleaned
         try:
             new_updates, new_state = rule.update(cleaned, state, clean_params, **extra_args)
         except Exception as error:
-            _explain(rule, state, cleaned, error)
+            _explain(rule, state, wanted, error)
             raise
-        merged = leaves.merge(name, new_updates, updates, cleaned)
+        merged = leaves.merge(name, new_updates, updates, wanted)
         return merged, leaves.conform(name, new_state, state)
 
     transformation.init, transformation.update = init, update

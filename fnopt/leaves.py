@@ -96,9 +96,21 @@ def require_same_structure(owner: str, names: Sequence[str], first: PyTree, seco
 
 
 def require_same_shapes(
-    owner: str, updates: PyTree, params: PyTree, none_allowed: bool = False
+    owner: str,
+    updates: PyTree,
+    params: PyTree,
+    none_allowed: bool = False,
+    per_example: bool = False,
 ) -> None:
-    """Raises ValueError where an update's shape or kind is not its parameter's."""
+    """Raises ValueError where an update's shape or kind is not its parameter's.
+
+    Args:
+      owner: whose error it is.
+      updates: the updates.
+      params: the params.
+      none_allowed: whether a float parameter may have None for its update.
+      per_example: whether updates have one batch axis in front of the params' shapes.
+    """
     for path, u, p in zip(paths(params), flatten(updates)[0], flatten(params)[0]):
         if not is_inexact(p) or (u is None and none_allowed):
             continue
@@ -107,9 +119,11 @@ def require_same_shapes(
                 f"{owner}: updates{path} is {describe(u)}, but params{path} is {describe(p)}: "
                 "a float parameter needs a float update (to keep it fixed, mask it)"
             )
-        if np.shape(u) != np.shape(p):
+        shape = np.shape(u)
+        one = "" if not per_example else f", of which one example's is {shape[1:]}"
+        if (shape[1:] != np.shape(p) or not shape) if per_example else shape != np.shape(p):
             raise ValueError(
-                f"{owner}: updates{path} has shape {np.shape(u)}, but params{path} has shape "
+                f"{owner}: updates{path} has shape {shape}{one}, but params{path} has shape "
                 f"{np.shape(p)}"
             )
         if jnp.issubdtype(dtype_of(u), jnp.complexfloating) and not jnp.issubdtype(
@@ -130,8 +144,19 @@ def clean(t: PyTree, like: PyTree) -> PyTree:
     )
 
 
+def of_one_example(cleaned: PyTree) -> PyTree:
+    """The shapes and dtypes of a clean tree without its batch axis."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), cleaned)
+
+
 def merge(owner: str, new: PyTree, old: PyTree, cleaned: PyTree) -> PyTree:
     """The rule's updates in the places of the clean leaves, the old leaves in the others.
+
+    Args:
+      owner: whose error it is.
+      new: the rule's updates.
+      old: the user's updates.
+      cleaned: what the rule was given, or abstract arrays of the shapes that it must give.
 
     Raises ValueError where the rule gave another shape than it was given, which is what happens
     when a state belongs to other params.

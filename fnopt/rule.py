@@ -17,12 +17,15 @@ class Rule(NamedTuple):
       update: (updates, state, params, **extra_args) -> (updates, state).
       name: the factory's name.
       extras: () -> the extra arguments it reads; None where it takes any.
+      per_example: whether it takes the gradients of single examples, with one batch axis in front
+        of the params' shapes, and gives updates without it.
     """
 
     init: Callable[[PyTree], PyTree]
     update: Callable[..., tuple[PyTree, PyTree]]
     name: str
     extras: Callable[[], frozenset[str] | None]
+    per_example: bool = False
 
 
 def as_rule(pair: Any, name: str, members: tuple[Rule, ...] = ()) -> Rule:

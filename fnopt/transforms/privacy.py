@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +15,14 @@ from fnopt.transforms.constraints import as_key, noise_like
 
 
 def batch_size(owner: str, grads: Any) -> int:
-    """The size of the leading axis that all gradients have in common.
+    """The size of the leading axis that all gradients have in common; 1 where there are none.
 
     Raises:
       ValueError: where they have none, with the shapes.
     """
     shapes = [jnp.shape(g) for g in jax.tree.leaves(grads)]
+    if not shapes:
+        return 1
     sizes = {shape[0] if shape else None for shape in shapes}
     if len(sizes) != 1 or None in sizes:
         raise ValueError(
@@ -29,9 +32,20 @@ def batch_size(owner: str, grads: Any) -> int:
     return int(next(iter(sizes)))  # type: ignore[arg-type]
 
 
+def example_norms(grads: Any) -> jax.Array:
+    """‖gᵢ‖ of each example's whole tree: (batch,)."""
+
+    def leaf_norm(g: jax.Array) -> jax.Array:
+        g = g.astype(leaves.compute_dtype(g.dtype))
+        return reductions.axis_norm(g, tuple(range(1, g.ndim))).reshape(-1)
+
+    norms = [leaf_norm(g) for g in jax.tree.leaves(grads)]
+    return jax.vmap(reductions.norm)(norms) if norms else jnp.zeros(1)
+
+
 def _sum_of_clipped(grads: Any, limit: Any) -> tuple[Any, jax.Array]:
     """Σᵢ gᵢ · min(1, limit / ‖gᵢ‖), and how many were longer; one pass after the norms."""
-    norms = jax.vmap(reductions.norm)(grads)
+    norms = example_norms(grads)
     over = norms > limit
     factors = jnp.where(over, limit / jnp.where(over, norms, 1.0), 1.0)
 
@@ -92,7 +106,7 @@ class DifferentiallyPrivateAggregateState(NamedTuple):
     count: Any
 
 
-@gradient_transformation
+@functools.partial(gradient_transformation, per_example=True)
 def differentially_private_aggregate(
     l2_norm_clip: NonNegative, noise_multiplier: NonNegative, key: Any = None, *, seed: Any = None
 ) -> Any:
@@ -115,9 +129,11 @@ def differentially_private_aggregate(
     def update(updates: Any, state: DifferentiallyPrivateAggregateState) -> Any:
         size = batch_size(name, updates)
         summed, _ = per_example_global_norm_clip(updates, l2_norm_clip)
-        noise = noise_like(key, state.count, summed)
         deviation = noise_multiplier * l2_norm_clip
-        updates = tree.map(lambda u, n: (u + deviation * n) / size, summed, noise)
+        if not tree.is_static_zero(deviation):
+            noise = noise_like(key, state.count, summed)
+            summed = tree.map(lambda u, n: u + deviation * n, summed, noise)
+        updates = tree.scale(1 / max(size, 1), summed)
         return updates, DifferentiallyPrivateAggregateState(tree.increment(state.count))
 
     return lambda params: DifferentiallyPrivateAggregateState(tree.zero_count()), update

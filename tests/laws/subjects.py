@@ -29,6 +29,11 @@ def halve(update, param):
     return 0.5 * update
 
 
+def twice(updates):
+    """As the gradients of two single examples; what is no array stays."""
+    return jax.tree.map(lambda u: jnp.stack([u, u]) if is_inexact(u) else u, updates)
+
+
 # Factories whose required arguments are not hyperparameters.
 EXAMPLES = {
     "chain": Builder(fnopt.chain, fnopt.clip_by_global_norm(1.0), fnopt.adamw(0.01)),
@@ -38,6 +43,14 @@ EXAMPLES = {
     "cautious": Builder(fnopt.cautious, fnopt.adam(0.01)),
     "grokfast": Builder(fnopt.grokfast, fnopt.adam(0.01)),
     "orthograd": Builder(fnopt.orthograd, fnopt.adam(0.01)),
+    "differentially_private_aggregate": Builder(
+        fnopt.differentially_private_aggregate, 5.0, 0.0, key=0
+    )
+    .feeding(twice)
+    .allowing(2.1),  # the two gradients are made inside the step
+    "dpsgd": Builder(fnopt.dpsgd, 0.01, 5.0, 0.0, seed=0, momentum=0.9)
+    .feeding(twice)
+    .allowing(2.1),
     "project": Builder(fnopt.project, projection_non_negative),
 }
 

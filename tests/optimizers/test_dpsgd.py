@@ -10,10 +10,9 @@ SHAPES = {"matrix": (4, 3), "vector": (5,), "cube": (2, 3, 2), "scalar": ()}
 
 
 def run(optimizer, start, gradients, dtype):
-    """Through the rule: at the boundary updates must have the params' shapes."""
     params = {k: jnp.asarray(p, dtype) for k, p in start.items()}
-    state = optimizer.rule.init(params)
-    step = jax.jit(lambda g, s, p: optimizer.rule.update(g, s, p))
+    state = optimizer.init(params)
+    step = jax.jit(lambda g, s, p: optimizer.update(g, s, p))
     for gs in gradients:
         updates, state = step({k: jnp.asarray(g, dtype) for k, g in gs.items()}, state, params)
         params = {k: p + updates[k] for k, p in params.items()}

@@ -70,7 +70,8 @@ def test_a_missing_batch_axis_is_named():
 def test_the_aggregate_is_the_mean_and_noise_of_the_stated_size():
     def aggregate(**setting):
         transformation = differentially_private_aggregate(**setting)
-        return transformation.rule.update(g, transformation.rule.init(g))[0]
+        params = {k: x[0] for k, x in g.items()}
+        return transformation.update(g, transformation.init(params), params)[0]
 
     g = gradients()
     quiet = aggregate(l2_norm_clip=2.0, noise_multiplier=0.0, key=0)
@@ -85,10 +86,28 @@ def test_the_aggregate_is_the_mean_and_noise_of_the_stated_size():
 
 def test_each_step_draws_anew_and_keys_are_the_users():
     g = {"w": jnp.zeros((2, 5))}
-    rule = differentially_private_aggregate(1.0, 1.0, seed=1).rule
+    rule = differentially_private_aggregate(1.0, 1.0, seed=1)
     first, state = rule.update(g, rule.init(g))
     second, _ = rule.update(g, state)
     assert np.abs(first["w"] - second["w"]).min() > 0
     assert fnopt.tree_get(state, "count") == 1
     with pytest.raises(ValueError, match="give one of key"):
         differentially_private_aggregate(1.0, 1.0)
+
+
+def test_the_boundary_knows_the_batch_axis():
+    private = fnopt.chain(fnopt.clip(10.0), fnopt.dpsgd(0.1, 1.0, 0.0, seed=0, momentum=0.9))
+    params = {"w": jnp.ones((4, 3)), "b": jnp.ones(()), "n": 3}
+    state = private.init(params)
+    good = {"w": jnp.ones((2, 4, 3)), "b": jnp.ones(2), "n": 3}
+    for given in ((good, state, params), (good, state)):
+        updates, _ = private.update(*given)
+        assert updates["w"].shape == (4, 3)
+        assert updates["b"].shape == ()
+        assert updates["n"] == 3
+    whole = {"w": jnp.ones((4, 3)), "b": jnp.ones(()), "n": 3}
+    with pytest.raises(ValueError, match=r"one example's is \(\)"):
+        private.update(whole, state, params)
+    uneven = {"w": jnp.ones((2, 4, 3)), "b": jnp.ones(3), "n": 3}
+    with pytest.raises(ValueError, match="batch axis in front"):
+        private.update(uneven, state, params)

@@ -102,7 +102,7 @@ def _wrong_extras(
     extras = dict(subject.builder.extras(gradients, params))
 
     def call(extra_args: dict[str, Any], *params: Any) -> Any:
-        return subject.plain_update(gradients, state, *params, **extra_args)
+        return subject.plain_update(subject.builder.feed(gradients), state, *params, **extra_args)
 
     misspelled = extras | {"valeu": 1.0}
     must_refuse(found, "a misspelled extra argument valeu=", ["valeu"], call, misspelled, params)

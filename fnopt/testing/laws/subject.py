@@ -30,6 +30,7 @@ class Builder:
       kinds: hyperparameter -> its kind.
       arguments: parameter -> argument, defaults included.
       extras: (updates, params) -> the extra arguments of `update`.
+      feed: gradients -> what `update` is given in their place.
       temp_fraction: the temporary memory that L18 allows, as a fraction of the params' bytes;
         None for a rule that makes no such promise.
     """
@@ -43,6 +44,7 @@ class Builder:
         self.arguments: Mapping[str, Any] = self.bound.arguments
         self.kinds: Mapping[str, Kind] = getattr(factory, "kinds", {})
         self.extras: Callable[[Any, Any], Mapping[str, Any]] = lambda updates, params: {}
+        self.feed: Callable[[Any], Any] = lambda updates: updates
         self.temp_fraction: float | None = 0.25
 
     def __call__(self, **overrides: Any) -> Any:
@@ -98,6 +100,12 @@ class Builder:
         other.extras = f or (lambda updates, params: extra_args)
         return other
 
+    def feeding(self, f: Callable[[Any], Any]) -> Builder:
+        """This builder, whose `update` is given f(gradients): those of single examples, say."""
+        other = self._copy()
+        other.feed = f
+        return other
+
     def allowing(self, temp_fraction: float | None) -> Builder:
         """This builder with another bound for L18; None for a rule that promises none."""
         other = self._copy()
@@ -106,7 +114,8 @@ class Builder:
 
     def _copy(self) -> Builder:
         other = Builder(self.factory, *self.bound.args, **self.bound.kwargs)
-        other.given, other.extras, other.temp_fraction = self.given, self.extras, self.temp_fraction
+        other.given, other.extras, other.feed = self.given, self.extras, self.feed
+        other.temp_fraction = self.temp_fraction
         return other
 
 
@@ -130,7 +139,8 @@ class Subject:
 
     def update(self, updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
         """`update` with the extra arguments that the optimizer needs."""
-        return self.plain_update(updates, state, params, **self.builder.extras(updates, params))
+        extras = self.builder.extras(updates, params)
+        return self.plain_update(self.builder.feed(updates), state, params, **extras)
 
     def step(self, params: Any, state: Any, updates: Any) -> tuple[Any, Any]:
         """(params, state) after one update."""

@@ -11,7 +11,7 @@ from fnopt.testing.oracles import largest_error, trial
 
 
 def loss(x):
-    return sum((v**2).sum() for v in x.values()) + 0.1
+    return 0.1 * sum((v**2).sum() for v in x.values()) + 0.1
 
 
 class WithLoss:
@@ -53,6 +53,7 @@ def oracle(rate=1.0, beta=0.9, lower_bound=0.0, weight_decay=0.0, adapt_lower_bo
     return run
 
 
+# at this rate and loss the longest step is taken in some of the steps and not in others
 SETTINGS = [
     dict(),
     dict(beta=0.8, lower_bound=0.05, weight_decay=0.3, adapt_lower_bound=True),
@@ -62,13 +63,12 @@ SETTINGS = [
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_oracle_in_float32(setting):
-    # the step is a small difference of large numbers
-    assert largest_error(WithLoss(momo(0.3, **setting)), oracle(0.3, **setting)) < 5e-6
+    assert largest_error(WithLoss(momo(0.07, **setting)), oracle(0.07, **setting)) < 1e-6
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_oracle_in_float64(setting, x64):
-    error = largest_error(WithLoss(momo(0.3, **setting)), oracle(0.3, **setting), jnp.float64)
+    error = largest_error(WithLoss(momo(0.07, **setting)), oracle(0.07, **setting), jnp.float64)
     assert error < 1e-12
 
 

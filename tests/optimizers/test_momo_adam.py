@@ -64,6 +64,7 @@ def oracle(
     return run
 
 
+# at this rate and loss the longest step is taken in some of the steps and not in others
 SETTINGS = [
     dict(),
     dict(b1=0.8, b2=0.9, eps=0.1, lower_bound=0.05, weight_decay=0.3, adapt_lower_bound=True),
@@ -72,12 +73,12 @@ SETTINGS = [
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_oracle_in_float32(setting):
-    assert largest_error(WithLoss(momo_adam(0.1, **setting)), oracle(0.1, **setting)) < 2e-6
+    assert largest_error(WithLoss(momo_adam(0.02, **setting)), oracle(0.02, **setting)) < 1e-6
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_oracle_in_float64(setting, x64):
-    error = largest_error(WithLoss(momo_adam(0.1, **setting)), oracle(0.1, **setting), jnp.float64)
+    error = largest_error(WithLoss(momo_adam(0.02, **setting)), oracle(0.02, **setting), jnp.float64)
     assert error < 1e-12
 
 

@@ -38,15 +38,14 @@ SETTINGS = [
     dict(decay=0.99, eps=1e-4, eps_in_sqrt=False, initial_scale=0.5),
     dict(centered=True, eps=1e-2),
     dict(momentum=0.9, eps=1e-3),
-    dict(momentum=0.7, nesterov=True, bias_correction=True, eps=1e-2, centered=True, decay=0.8),
+    dict(momentum=0.7, nesterov=True, bias_correction=True, eps=0.1, centered=True, decay=0.8),
 ]
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_oracle_in_float32(setting):
-    # the variance of few gradients is a small difference of large numbers
-    bound = 1e-5 if setting.get("centered") else 1e-6
-    assert largest_error(fnopt.rmsprop(0.02, **setting), oracle(0.02, **setting)) < bound
+    # s − a² of few gradients is a small difference of large numbers: ε is chosen well above it
+    assert largest_error(fnopt.rmsprop(0.02, **setting), oracle(0.02, **setting)) < 1e-6
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)

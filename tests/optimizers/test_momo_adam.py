@@ -78,7 +78,9 @@ def test_oracle_in_float32(setting):
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_oracle_in_float64(setting, x64):
-    error = largest_error(WithLoss(momo_adam(0.02, **setting)), oracle(0.02, **setting), jnp.float64)
+    error = largest_error(
+        WithLoss(momo_adam(0.02, **setting)), oracle(0.02, **setting), jnp.float64
+    )
     assert error < 1e-12
 
 

@@ -7,6 +7,8 @@
 The gradient and its denominator are then independent, which makes it converge in examples where
 Adam and AdaBelief do not. There is no momentum: m only serves s.
 
+Good for: noisy gradients, by its authors' tests on images, GANs and reinforcement learning; little
+used since.
 Caveat: the first step is plain gradient descent at the rate η. optax squares the distance from
 the mean before this gradient, not after it as the paper and its own page have it, so its steps
 are about β₁ times as long.

@@ -6,6 +6,7 @@
 
 Large steps where the gradient is steady, whatever its size; small ones where it surprises.
 
+Good for: image classifiers and GANs, by its authors' tests; elsewhere much like Adam.
 Caveat: ε_root is added to s at each step and gathers to ε_root/(1−β₂), as in the paper's
 algorithm 2. The authors' later code rectifies as RAdam does by default; this does not.
 Memory: two values per parameter; one with b1=0.

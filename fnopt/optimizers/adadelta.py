@@ -7,6 +7,7 @@
 
 The ratio of the two roots has the unit of θ/g, so the paper needs no rate: η = 1.
 
+Good for: a run without a rate to choose, slowly; mostly a baseline from 2012.
 Caveat: the first steps are about √ε long, and they grow slowly. The decay is decoupled, as
 everywhere here; optax and PyTorch add λθ to g (`chain(add_decayed_weights(λ), adadelta(...))`).
 Memory: two values per parameter.

@@ -9,6 +9,7 @@
 A leaf is factored over its two largest axes where both are at least `min_dim_size_to_factor`
 long; other leaves keep all of v ← βv + (1−β)(g² + ε).
 
+Good for: models whose second moment does not fit in memory; T5 was trained with it.
 Caveat: without a learning rate it is the paper's min(10⁻², 1/√t), relative to the weights, where
 optax takes 1. The decay is scaled by the learning rate, but not by RMS(θ); optax does not scale
 it, and its `decay_offset` gives NaN. The rate is multiplied in after the momentum.

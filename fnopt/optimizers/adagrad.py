@@ -5,6 +5,7 @@
 
 A parameter that rarely gets a gradient keeps a large rate: made for sparse features.
 
+Good for: sparse features: recommendation, linear models on text.
 Caveat: s only grows, so every rate falls toward zero, on a long run to a standstill.
 Memory: one value per parameter.
 Source: Duchi, Hazan and Singer 2011, JMLR 12. ε stands outside the root; s starts at 0.1 as in

@@ -11,6 +11,7 @@ caller's choice; `hutchinson` is the usual estimate.
     diagonal = hutchinson(loss, params, key)
     updates, state = optimizer.update(gradients, state, params, hessian=diagonal)
 
+Good for: small, ill-conditioned models that can afford a product with the Hessian at each step.
 Caveat: a product with the Hessian costs about two gradients. Kernels are taken for (…, in, out).
 The decay is scaled by the learning rate.
 Memory: one value per parameter and one per output unit; vectors two per parameter.

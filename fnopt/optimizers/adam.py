@@ -6,6 +6,7 @@
 
 With `nesterov`, m̂ looks one step ahead: β₁m/(1−β₁ᵗ⁺¹) + (1−β₁)g/(1−β₁ᵗ).
 
+Good for: almost any network, as the first thing to try; it needs little tuning.
 Caveat: ε stands outside the root (`eps_root` inside); with it at 1e-8 a parameter with tiny
 gradients moves as far as any other. Weight decay added to g is not `adamw`.
 Memory: two values per parameter; one with b1=0.

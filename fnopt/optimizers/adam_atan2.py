@@ -6,6 +6,7 @@
 
 Scaling the loss changes nothing, however small the gradients, and 0/0 is 0.
 
+Good for: losses of any scale, and low precision, where ε would have to be tuned.
 Caveat: a = 4/π makes the step 1 where m̂ = √v̂, b = 1; a step is never longer than aπ/2 = 2. For
 |m̂| much smaller than √v̂ it is a/b times Adam's.
 Memory: two values per parameter; one with b1=0.

@@ -4,6 +4,7 @@
     s ← max(β₂s, |g| + ε)
     θ ← θ − η (m̂ / s + λθ)
 
+Good for: sparse or bursty gradients, as embeddings have; elsewhere Adam does as well.
 Caveat: the paper has no ε; it is added to |g|, as in PyTorch and optax, so that s is never 0.
 AdamaxW's decay is scaled by the learning rate.
 Memory: two values per parameter; one with b1=0.

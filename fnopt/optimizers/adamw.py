@@ -2,6 +2,7 @@
 
     θ ← θ − η (m̂ / (√v̂ + ε) + λθ)       m̂, v̂ as in Adam
 
+Good for: transformers and nearly all else: what other methods are compared with.
 Caveat: the decay is scaled by the learning rate, so a schedule scales it too. By default it is
 1e-4, optax's value; PyTorch has 1e-2.
 Memory: two values per parameter; one with b1=0.

@@ -10,6 +10,7 @@
 The b are decays, as in the authors' code: 1−β in the paper's notation, and the paper's weight
 1−β₂ of the look-ahead is b₂.
 
+Good for: vision transformers at large rates, by its authors' tests, if its memory can be spared.
 Caveat: optax weighs the look-ahead with 1−b₂ and has ε = 1e-8 inside the root too, so the same
 numbers give another run there.
 Memory: four values per parameter.

@@ -9,6 +9,8 @@ The authors warm α and β₃ up over the whole run, T steps, lest old gradients
 
     adamw-like rates, `alpha=alpha_warmup_schedule(5.0, T)`, `b3=b3_warmup_schedule(0.9999, T)`
 
+Good for: long language-model runs: among the leaders of an independent comparison (arXiv
+2509.01440).
 Caveat: without the warm-ups long runs may diverge early. α is 5 here and in the paper's code; 8
 and more were used for long runs. The decay is scaled by the learning rate.
 Memory: three values per parameter; two with b1=0.

@@ -6,6 +6,7 @@
     θ ← θ − η (m + λθ)
     v ← β₂v + (1−β₂)g²
 
+Good for: problems on which Adam is unstable and β₂ would have to be tuned.
 Caveat: the first call moves nothing and only measures, the decay included, as in the authors'
 code. ε bounds the denominator from below instead of being added. There is no bias correction.
 Memory: two values per parameter; one with b1=0.

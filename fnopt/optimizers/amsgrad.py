@@ -7,6 +7,7 @@
 
 A rare large gradient is remembered for good, which mends an example on which Adam diverges.
 
+Good for: rare large gradients that throw Adam off; elsewhere seldom better than Adam.
 Caveat: the paper has no bias correction at all (`bias_correction_mu=False,
 bias_correction_nu=False`). Corrected, the maximum is taken before the correction, as in PyTorch;
 optax takes it after (`max_of_corrected=True`), so that the first gradient counts in full forever.

@@ -6,6 +6,7 @@
     S = (u − m)² + ε₂, averaged with β₃ by rows and columns as v is
     θ ← θ − η (m / √S + λθ)                    vectors and scalars: m in place of m / √S
 
+Good for: large language models in little more memory than Adafactor's, by its authors' tests.
 Caveat: every leaf of two dimensions or more is factored, over its last two axes. v has no bias
 correction: the first steps rely on the clip by RMS.
 Memory: one value per parameter; for an (m, n) leaf 2(m + n) more, for a vector one more each.

@@ -8,6 +8,7 @@
 
 There is no rate: the scale of g drops out.
 
+Good for: convex problems and small networks when no rate may be tuned.
 Caveat: `learning_rate` multiplies g before the betting, so a constant one changes nothing but ε's
 part; a schedule weighs the steps. Weight decay is added to g. The iterates stay where the sums
 lead them: an update changed by a later transformation is taken back by the next step.

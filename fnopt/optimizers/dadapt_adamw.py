@@ -10,6 +10,7 @@
 
 d is one number for the whole tree. η is a factor on it: 1, or a schedule that ends at 0.
 
+Good for: a first run without a tuned rate; `prodigy` is its successor.
 Caveat: the bias correction is off as in the authors' code; optax has it on (`bias_correction`).
 `prodigy` finds d in fewer steps.
 Memory: three values per parameter.

@@ -6,6 +6,7 @@
 
 The norms go over the whole tree. Nothing is tuned but the first, tiny step.
 
+Good for: fine-tuning without a tuned rate, with averaged weights.
 Caveat: the authors evaluate an average of the iterates (`ema_params` and the like), without which
 DoG is worse than tuned SGD. Weight decay is added to the gradient as in their code, so that
 the rate sees it. `init` needs the true parameters, not shapes.

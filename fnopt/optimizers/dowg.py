@@ -7,6 +7,7 @@
 The norms go over the whole tree. Early, small gradients far from where they matter weigh less, so
 the rate is larger than DoG's, and no averaging is needed.
 
+Good for: smooth convex problems without a tuned rate; networks with less certainty.
 Caveat: weight decay is added to the gradient, as with DoG, so that the rate sees it.
 Memory: one value per parameter, θ₀.
 Source: Khaled, Mishchenko and Jin 2023, arXiv 2305.16284; ε as in the authors' code.

@@ -6,6 +6,7 @@
 `update` takes the gradients of B single examples, jax.vmap(jax.grad(loss), (None, 0)): one batch
 axis in front of each leaf.
 
+Good for: training on data about people.
 Caveat: how private a run is depends on σ, B, the data's size and the number of steps, which an
 accountant has to add up; and on examples drawn at random. Accumulation over micro-batches must
 add up clipped sums, not updates.

@@ -4,6 +4,8 @@
 
 The root undoes the growth of the norm that a step at right angles brings.
 
+Good for: networks with normalized layers, with one rate for many architectures, by its authors'
+tests.
 Caveat: both norms are raised to `min_norm`, so that a leaf at zero can move; where a norm is 0
 even so, the step is ηg. The rate has to be lowered in the end, for the steps do not shrink.
 Memory: none.

@@ -8,6 +8,7 @@ Here z is η times the paper's, which is the same for a constant rate and define
 starts so that the given θ solves the last line: at 0 for θ = 0, as in the paper, and without the
 pull to zero of the first steps otherwise.
 
+Good for: linear models on sparse features that should end sparse, as for predicting clicks.
 Caveat: for linear models on sparse features. A change of η scales the gradients after it.
 Memory: two values per parameter.
 Source: McMahan et al. 2013, "Ad click prediction: a view from the trenches", KDD. β = 1 as there;

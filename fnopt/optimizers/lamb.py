@@ -6,6 +6,7 @@
 
 Where a norm is zero the ratio is 1.
 
+Good for: batches of tens of thousands, as of BERT in its paper.
 Caveat: a leaf is a layer here, so a stack of layers in one leaf gets one ratio. Biases and norms
 often do better without decay (`mask`).
 Memory: two values per parameter; one with b1=0.

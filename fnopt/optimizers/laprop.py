@@ -7,6 +7,7 @@
 Adam gathers gradients and divides by the size of the last ones; this divides each by the size at
 its time. It stays stable where β₁ > β₂, down to β₂ = 0, which is momentum of signs.
 
+Good for: noisy gradients at a small β₂, by its authors' tests; elsewhere much like Adam.
 Caveat: the rate stands outside m as in the paper; the authors' code gathers ηg/√v̂, so there a
 change of rate comes in slowly. The decay is scaled by the learning rate.
 Memory: two values per parameter; one with b1=0.

@@ -8,6 +8,7 @@ The rate is inside the velocity, as in the paper. The paper's denominator adds t
 `separate_norms=False` takes ‖g + λθ‖ + ε, as optax and some PyTorch versions have it. Without
 decay the two agree.
 
+Good for: convnets with batches of thousands of images.
 Caveat: λ stands in both the step and the ratio, so it is not the decay of `adamw`. Biases and
 norms are usually left without ratio and decay by the two masks.
 Memory: one value per parameter; none with momentum=0.

@@ -6,6 +6,8 @@
 
 Every entry moves by η, whatever its gradient; sign(0) = 0.
 
+Good for: vision and language models at half of AdamW's state. It wants its rate and decay tuned
+anew, and can destabilize long runs (arXiv 2509.01440).
 Caveat: the updates are larger than AdamW's, so the authors take a rate 3 to 10 times smaller and
 a decay as many times larger. The decay is scaled by the learning rate, as in `adamw`.
 Memory: one value per parameter; none with b1=0, which is `sign_sgd`.

@@ -7,6 +7,7 @@
 
 Vectors and scalars take Adam's step with decays of their own, unless `optimize_1d`.
 
+Good for: language models: among the leaders of an independent comparison (arXiv 2509.01440).
 Caveat: g₋₁ is zero at the first step, as in the authors' code, so c starts 1 + γβ₁/(1−β₁) times
 too long before its norm is bounded. This is the authors' approximate form: g₋₁ is the gradient of
 the last batch, not that of this batch at the last parameters. Vectors have the same rate and

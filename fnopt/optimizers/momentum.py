@@ -6,6 +6,7 @@
 A ball with friction: along a ravine's floor the steps add up, to 1/(1−γ) times gradient descent's,
 across it they cancel, and past a small local minimum the speed carries on.
 
+Good for: smooth losses with ravines; networks of convolutions with a falling rate.
 Caveat: differs from `sgd(momentum=γ)` (v ← γv + g; θ ← θ − ηv) when η changes over time: here the
 velocity remembers the rates at which it was gathered. The state holds −v, ready to be added.
 Memory: one value per parameter.

@@ -7,6 +7,7 @@
 
 f is the loss at θ, given as the extra argument `value`; f* is `lower_bound`. η is the longest step.
 
+Good for: SGD with momentum whose rate is hard to choose, on losses with a known lower bound.
 Caveat: the weight decay divides the whole step as the paper and the authors' code have it; optax
 divides the decay alone. f̄, γ and the norms go over the whole tree.
 Memory: one value per parameter; none with beta=0.

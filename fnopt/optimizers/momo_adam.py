@@ -9,6 +9,7 @@
 f is the loss at θ, given as the extra argument `value`; f* is `lower_bound`. Where η is small
 enough this is Adam with the rate η; where it is not, the step ends at the model's lower bound.
 
+Good for: Adam whose rate is hard to choose, on losses with a known lower bound.
 Caveat: the weight decay divides the whole step as the paper and the authors' code have it; optax
 divides the decay alone.
 Memory: two values per parameter.

@@ -9,6 +9,7 @@ With `momentum_decay` ψ the look-ahead is warmed up, as Dozat proposes and PyTo
     μₜ = β₁(1 − ½·0.96^(tψ))          πₜ = μ₁μ₂⋯μₜ
     m̂ = μₜ₊₁m / (1−πₜ₊₁) + (1−μₜ)g / (1−πₜ)
 
+Good for: wherever Adam is; NAdamW is the baseline of the AlgoPerf benchmark (arXiv 2502.15015).
 Caveat: by default μ is constant, as in optax; a run moved over from PyTorch wants
 `momentum_decay=4e-3`. NAdamW's decay is scaled by the learning rate.
 Memory: two values per parameter; one with b1=0.

@@ -4,6 +4,7 @@
 
 The noise helps very deep networks out of bad starts, and fades as training goes on.
 
+Good for: very deep plain networks from a bad start; seldom used since normalization layers.
 Caveat: the noise of a leaf depends on its place in the tree. It is a function of the key and the
 count, so equal optimizers make equal noise, and a resumed run draws what it would have drawn.
 Memory: none.

@@ -4,6 +4,7 @@
     m ← β₁m + g / (√v + ε) + λθ        a sum, not a mean
     θ ← θ − ηm
 
+Good for: speech and image networks with large batches, by its authors' tests.
 Caveat: m grows to 1/(1−β₁) normalized gradients. The decay enters the momentum, as the paper has
 it, and so is scaled by the learning rate and 1/(1−β₁). β₂ = 0.25 is the first edition's value;
 later ones have 0.98 with β₁ = 0.95.

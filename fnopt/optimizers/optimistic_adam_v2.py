@@ -5,6 +5,7 @@
 
 Where two players circle around an equilibrium, as in adversarial networks, it spirals inward.
 
+Good for: games, as between the two networks of a GAN.
 Caveat: the name, the arguments and the Nesterov form of r are optax's; the paper has α = β = 1
 and no look-ahead inside Adam (`nesterov=False`).
 Memory: three values per parameter; one fewer for each of b1=0 and beta=0.

@@ -4,6 +4,7 @@
 
 In games, where plain descent circles around an equilibrium, it converges.
 
+Good for: games and saddle-point problems.
 Caveat: β = 0 is gradient descent.
 Memory: one value per parameter; none with beta=0.
 Source: Mokhtari, Ozdaglar and Pattathil 2019, arXiv 1901.08511.

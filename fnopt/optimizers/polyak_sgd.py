@@ -5,6 +5,7 @@
 
 `update` needs the loss: `update(gradients, state, params, value=loss)`.
 
+Good for: convex problems and models that fit their data, whose least loss is known.
 Caveat: f* must be known or bounded from below, 0 for a model that can fit its data. With
 `variant="sps+"` a loss below f* stops the step, with "sps" it turns it around.
 Memory: none.

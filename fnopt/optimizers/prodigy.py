@@ -8,6 +8,7 @@
 
 d is one number for the whole tree. η is a factor on it: 1, or a schedule that ends at 0.
 
+Good for: runs without a tuned rate, with a cosine schedule from 1; in use for fine-tuning.
 Caveat: the bias correction is off as in the authors' code; optax has it on (`bias_correction`).
 With a warm-up set `safeguard_warmup`, which leaves η out of s. If d stays at d₀ raise `estim_lr0`;
 if the run diverges lower `estim_lr_coef`.

@@ -7,6 +7,7 @@
     θ ← θ − η rₜ √(1−β₂ᵗ) m̂ / (√v + ε)           where ρₜ ≥ 5
     θ ← θ − η m̂                                   before
 
+Good for: Adam without a warm-up to tune.
 Caveat: the first steps (five with β₂ = 0.999) are gradient descent with momentum at the rate η,
 which may be far too much for large gradients. ε stands beside √v, as in the authors' code and
 PyTorch; optax has it beside √(v/(1−β₂ᵗ)).

@@ -3,6 +3,7 @@
     θ ← θ − η (u + λθ)                 u as in `radam`
     every k steps:  φ ← φ + α(θ − φ);  θ ← φ
 
+Good for: image classifiers without a warm-up to tune, by use more than by tests.
 Caveat: β₁ and ε are the authors' (0.95, 1e-5), not RAdam's. Later editions center the gradients
 first: `chain(centralize(), ranger(1e-3))`. Evaluate at φ between the returns (`eval_params`).
 Memory: three values per parameter; two with b1=0.

@@ -6,6 +6,7 @@
     centered: a ← ρa + (1−ρ)g, and s − a² in place of s
     momentum: v ← γv + g/√…;  θ ← θ − ηv
 
+Good for: recurrent networks and reinforcement learning.
 Caveat: s starts at zero without bias correction, so the first steps are up to 1/√(1−ρ) times
 too long; `bias_correction=True` or `initial_scale` mend that. The momentum is gathered before the
 rate is multiplied in, as PyTorch has it; TensorFlow and optax multiply first. Centered and

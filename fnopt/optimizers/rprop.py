@@ -8,6 +8,7 @@ it turns.
 Δ starts at the learning rate. Where the sign has turned, the 1993 paper takes the last step back
 (`backtracking=True`); PyTorch and optax do not.
 
+Good for: small networks on full batches.
 Caveat: for full batches; the noise of small ones turns signs at random. The rate is a factor of
 every Δ: constant it is the first Δ, a schedule scales them all. Optax applies each step one
 update late.

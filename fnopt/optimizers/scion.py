@@ -12,6 +12,7 @@
 
 The rate η in (0, 1] carries over between widths. Start on the balls' surface: `scion_init`.
 
+Good for: networks tuned at one width and trained at another, by its authors' tests.
 Caveat: which norm and radius a layer has is yours to say in `norms` (by default spectral from two
 dimensions on, bias below, radius 1; the authors' language models have 50 in the hidden layers and
 3000 at the output). Constrained parameters outside their ball are drawn in, at the rate η. Leading

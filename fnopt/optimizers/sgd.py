@@ -4,6 +4,7 @@
     v ← γv + g;  θ ← θ − ηv                    with momentum
     v ← γv + g;  θ ← θ − η(γv + g)             with Nesterov's look-ahead
 
+Good for: convnets, with momentum and a falling rate; and the least memory.
 Caveat: the rate stands outside the velocity, so when η changes over time this is not the
 classical `momentum` (v ← γv + ηg), where a change of rate reaches the velocity slowly.
 Memory: none; one value per parameter with momentum.

@@ -5,6 +5,8 @@
 
 One bit per entry is enough to send a gradient, and no entry's step depends on its size.
 
+Good for: gradients sent as one bit; signum as a baseline. Signum can destabilize long runs (arXiv
+2509.01440).
 Caveat: near a minimum the steps do not shrink, so the rate must; sign(0) = 0.
 Memory: none; signum one value per parameter.
 Source: Bernstein et al. 2018, arXiv 1802.04434.

@@ -6,6 +6,7 @@
 
 One buffer fewer than AdEMAMix and nothing to warm up.
 
+Good for: language models at small batches, by its authors' tests.
 Caveat: m is up to 1/(1−β₁) times a gradient, so rates are as many times smaller than Adam's;
 with α = 0 it is Adam at η(1−β₁), but for the correction of m. The decay is scaled by the rate.
 Memory: two values per parameter; one with b1=0.

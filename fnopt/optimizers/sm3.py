@@ -7,6 +7,7 @@
 
 ν is never less than Adagrad's sum of squares, and for entries that are large together near it.
 
+Good for: embeddings and large sparse layers when memory is short.
 Caveat: like Adagrad's, the rates only fall; with `b2` below 1 they do not
 (ν ← β₂ min μ + (1−β₂)g²). This is the paper's SM3-II with ε inside the root, as optax has it.
 Memory: one value per parameter for m, none with momentum=0; for an (m, n) leaf m + n more.

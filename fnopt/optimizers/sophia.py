@@ -10,6 +10,8 @@
       (Sophia-G)             model itself: needs `logits_fn`, θ -> logits (..., classes)
 handed to `update` as an extra argument at every step, with `key=` for the randomness.
 
+Good for: language models, by its authors' tests; an independent comparison saw it fail on longer
+runs (arXiv 2509.01440).
 Caveat: the function is called with the rule's params: float32 in the place of bfloat16, None in
 the place of leaves that are not float arrays. h is renewed before the step as in the paper; optax
 renews it after, so that its first steps have h = 0. No bias correction in the paper, optax has it.

@@ -9,6 +9,7 @@
 The corrected decays make m and v true averages from the first step. A burst of gradients that v
 does not know yet has RMS > 1; Adafactor's clipping against it replaces gradient clipping.
 
+Good for: low precision and large rates, where AdamW's loss spikes.
 Caveat: the decay is scaled by the shortened rate ηₜ, as in the paper.
 Memory: two values per parameter; one with b1=0.
 Source: Wortsman et al. 2023, arXiv 2304.13013, algorithm 2.

@@ -6,6 +6,7 @@
 
 Where gradients are sparse v falls slowly, so the rate cannot shoot up as Adam's does.
 
+Good for: sparse gradients; the server's side of federated learning (arXiv 2003.00295).
 Caveat: ε is 1e-3, far larger than Adam's. The paper's algorithm has no bias correction
 (`bias_correction=False`); optax corrects, and so does the default. m starts at zero; optax starts
 it at `initial_accumulator_value` as well.

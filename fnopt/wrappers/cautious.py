@@ -35,6 +35,8 @@ def cautious(optimizer: Any, *, min_fraction: Positive = 1e-3, descending: bool 
       descending: whether the updates are ready to be added, as a whole optimizer's are; False for
         a rule before its sign is turned.
 
+    Good for: a little more of any optimizer with momentum, by its authors' tests on language
+    models.
     Memory: the optimizer's.
     Source: Liang et al. 2024, arXiv 2411.16085.
 

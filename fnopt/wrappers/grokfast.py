@@ -33,6 +33,7 @@ def grokfast(optimizer: Any, *, decay: Decay = 0.98, strength: NonNegative = 2.0
       decay: α in [0, 1), the decay of the average.
       strength: λ ≥ 0, how much of the average is added.
 
+    Good for: small algorithmic tasks that are learned by heart long before they are understood.
     Memory: one value per parameter, and the optimizer's.
     Source: Lee et al. 2024, arXiv 2405.20233 (the EMA form), and the authors' code, in which the
     average starts at the first gradient.

@@ -29,6 +29,8 @@ def orthograd(optimizer: Any, *, renormalize: bool = True) -> Any:
       optimizer: any transformation; `update` needs params.
       renormalize: give g⊥ the norm of g.
 
+    Good for: networks that learn by heart and whose logits run away; not for problems where the
+    size of the weights counts.
     Memory: the optimizer's.
     Source: Prieto et al. 2025, arXiv 2501.04697.
 

@@ -26,14 +26,19 @@ LEARNING_RATES = {
 
 
 def optimizers() -> dict[str, Callable[..., GradientTransformation]]:
-    """fnopt's public factories that take a learning rate, by name."""
+    """fnopt's whole optimizers by name: public factories that take a learning rate."""
     public = factories(importlib.import_module("fnopt"))
     return {
         name: factory
         for name, factory in public.items()
-        if "learning_rate" in inspect.signature(factory).parameters
-        and not name.startswith("scale_by_")
+        if rate_name(factory) and not name.startswith("scale_by_")
     }
+
+
+def rate_name(factory: Callable[..., Any]) -> str | None:
+    """The name of a factory's learning rate: `learning_rate`, or `max_learning_rate`."""
+    kinds: Mapping[str, Any] = factory.kinds  # type: ignore[attr-defined]
+    return next((name for name, kind in kinds.items() if kind.tracked), None)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -80,13 +85,16 @@ def assignments(words: Iterable[str], optimizer: str, others: Iterable[str] = ()
     return chosen
 
 
-def build(name: str, words: Iterable[str], total_steps: int) -> GradientTransformation:
+def build(
+    name: str, words: Iterable[str], total_steps: int, seed: int = 0
+) -> GradientTransformation:
     """The optimizer of that name with the hyperparameters given as `name=value` words.
 
     Args:
       name: a public factory that takes a learning rate.
       words: hyperparameters; a missing learning rate is that of `LEARNING_RATES`.
       total_steps: the run's length, for schedules.
+      seed: the run's, for a factory that draws random numbers and is given no other.
 
     Raises:
       CommandError: the optimizer or a hyperparameter is unknown, or a value is out of range.
@@ -103,10 +111,20 @@ def build(name: str, words: Iterable[str], total_steps: int) -> GradientTransfor
         if key not in kinds:
             _check_plain(name, key, value, hints.get(key), parameters[key].default)
         values[key] = value
-    if "learning_rate" not in values:
-        default = parameters["learning_rate"].default
+    rate = rate_name(factory)
+    if rate and rate not in values:
+        default = parameters[rate].default
         if name in LEARNING_RATES or default is inspect.Parameter.empty:
-            values["learning_rate"] = LEARNING_RATES.get(name, 1e-3)
+            values[rate] = LEARNING_RATES.get(name, 1e-3)
+    if "seed" in parameters:
+        values.setdefault("seed", seed)
+    missing = [
+        key
+        for key, p in parameters.items()
+        if p.default is inspect.Parameter.empty and key not in values
+    ]
+    if missing:
+        raise CommandError(f"{name} needs {' '.join(f'--set {key}=...' for key in missing)}")
     try:
         return factory(**values)
     except (ValueError, TypeError) as error:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from fnopt import leaves, tree
 from fnopt.core import GradientTransformation, apply_updates
 from fnopt.hyperparameters import hyperparameters
+from fnopt.optimizers.adahessian import hutchinson
 from fnopt.rule import is_transformation
 from fnopt.transforms.clipping import global_norm
 from fnopt.tree import PyTree
@@ -53,6 +54,7 @@ def make_train_step(
     *,
     has_aux: bool = False,
     gradients: Callable[[PyTree, PyTree], tuple[Any, PyTree]] | None = None,
+    key: jax.Array | None = None,
 ) -> TrainStep:
     """A training step of a loss and an optimizer.
 
@@ -63,10 +65,14 @@ def make_train_step(
     Args:
       loss_fn: (params, batch) -> loss, a float scalar; or (loss, aux) with `has_aux`.
       optimizer: fnopt's or optax's transformation. Its update is given `value=loss`,
-        `grad=gradient` and `value_fn=params -> loss` where it takes them.
+        `grad=gradient` and `value_fn=params -> loss` where it takes them; and what it reads of
+        `obj_fn`, the same function, and, if there is a key, `key` and `hessian`, the estimate of
+        `hutchinson`. One that takes the gradients of single examples, as `dpsgd`, is given
+        those of batches of one row each, and the metrics are means over the rows.
       has_aux: whether the loss comes with a pytree of other results; it is metrics["aux"].
       gradients: (params, batch) -> (loss, gradient), or ((loss, aux), gradient) with `has_aux`:
         used in place of differentiating `loss_fn`, which may then be None.
+      key: a JAX random key for optimizers that draw; each step's is made from it and the step.
 
     Returns:
       The pair (init, step). The metrics are scalars: `loss`, `grad_norm` and `update_norm`, the
@@ -84,22 +90,37 @@ def make_train_step(
         optimizer = GradientTransformation(optimizer.init, optimizer.update)
     if gradients is None:
         gradients = jax.value_and_grad(loss_fn, has_aux=has_aux, allow_int=True)  # type: ignore[arg-type]
+    whole = gradients
+    per_example = optimizer.rule.per_example
+    if per_example:
+        gradients = _of_each_row(whole)
+    reads = optimizer.rule.extras() or frozenset()
 
     def init(params: PyTree) -> TrainState:
         params = jax.tree.map(_copy, params)
         return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def step(state: TrainState, batch: PyTree) -> tuple[TrainState, dict[str, Any]]:
-        value, grads = gradients(state.params, batch)
+        value, updates = gradients(state.params, batch)
+        grads = updates
+        if per_example:
+            value, grads = jax.tree.map(_mean_of_rows, (value, updates))
         loss = _loss(value, has_aux)
 
         def value_fn(params: PyTree) -> jax.Array:
             if loss_fn is not None:
                 return _loss(loss_fn(params, batch), has_aux)
-            return _loss(gradients(params, batch)[0], has_aux)
+            return _loss(whole(params, batch)[0], has_aux)
 
+        extras = {"value": loss, "grad": grads, "value_fn": value_fn}
+        if "obj_fn" in reads:
+            extras["obj_fn"] = value_fn
+        if key is not None:
+            extras["key"] = jax.random.fold_in(key, state.step)
+            if "hessian" in reads:
+                extras["hessian"] = hutchinson(value_fn, state.params, extras["key"])
         updates, optimizer_state = optimizer.update(
-            grads, state.optimizer_state, state.params, value=loss, grad=grads, value_fn=value_fn
+            updates, state.optimizer_state, state.params, **extras
         )
         metrics = {
             "loss": loss,
@@ -123,6 +144,23 @@ def _loss(value: Any, has_aux: bool) -> jax.Array:
     if loss.shape:
         raise TypeError(f"make_train_step: the loss must be a scalar, got shape {loss.shape}")
     return loss
+
+
+def _of_each_row(gradients: Callable[..., Any]) -> Callable[..., Any]:
+    """The losses and gradients of the rows of a batch, each a batch by itself, stacked."""
+
+    def stacked(params: PyTree, batch: PyTree) -> Any:
+        rows = jax.tree.map(lambda x: jnp.expand_dims(x, 1), batch)
+        return jax.vmap(gradients, (None, 0))(params, rows)
+
+    return stacked
+
+
+def _mean_of_rows(x: Any) -> Any:
+    """The mean over the first axis, in the compute dtype; what is no float stays."""
+    if not leaves.is_inexact(x):
+        return x
+    return jnp.mean(leaves.cast(x, leaves.compute_dtype(x.dtype)), axis=0)
 
 
 def _copy(x: Any) -> jax.Array:

@@ -80,7 +80,8 @@ def prepare(settings: Settings, dataset: Dataset) -> Trial:
     Raises:
       CommandError: a hyperparameter is wrong, or the optimizer cannot train such a network.
     """
-    optimizer = build(settings.optimizer, settings.set, total_steps(settings, dataset))
+    steps = total_steps(settings, dataset)
+    optimizer = build(settings.optimizer, settings.set, steps, settings.seed)
     sizes = (dataset.x_train.shape[1], *settings.hidden, len(dataset.classes))
     activation = settings.activation
 
@@ -91,7 +92,8 @@ def prepare(settings: Settings, dataset: Dataset) -> Trial:
         return mlp.backprop(params, *batch, activation=activation)
 
     by_hand = backprop if settings.gradients == "backprop" else None
-    train_step = make_train_step(loss_fn, optimizer, gradients=by_hand)
+    key = jax.random.fold_in(jax.random.key(settings.seed), 2)
+    train_step = make_train_step(loss_fn, optimizer, gradients=by_hand, key=key)
 
     @jax.jit
     def start() -> Any:

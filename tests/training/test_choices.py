@@ -13,13 +13,27 @@ def test_the_optimizers_are_the_public_factories_with_a_rate():
     assert known["adam"] is fnopt.adam
     assert "scale_by_learning_rate" not in known
     assert "clip" not in known
+    assert "polyak_sgd" in known
+
+
+NEEDED = {"dpsgd": ("l2_norm_clip=1", "noise_multiplier=0.5")}
 
 
 @pytest.mark.parametrize("name", choices.optimizers())
 def test_every_one_is_built_without_hyperparameters(name):
-    optimizer = choices.build(name, (), 100)
+    optimizer = choices.build(name, NEEDED.get(name, ()), 100)
     if name in choices.LEARNING_RATES:
         assert f"learning_rate={choices.LEARNING_RATES[name]!r}" in repr(optimizer)
+
+
+def test_the_default_rates_are_of_optimizers():
+    assert set(choices.LEARNING_RATES) <= set(choices.optimizers())
+
+
+def test_what_draws_random_numbers_gets_the_runs_seed():
+    assert choices.build("noisy_sgd", (), 10, seed=3).arguments.arguments["seed"] == 3
+    assert choices.build("noisy_sgd", ["seed=4"], 10, seed=3).arguments.arguments["seed"] == 4
+    assert choices.build("dpsgd", NEEDED["dpsgd"], 10, seed=3).arguments.arguments["seed"] == 3
 
 
 @pytest.mark.parametrize(
@@ -52,7 +66,7 @@ def test_hyperparameters(name, words, expected):
     ("name", "words", "message"),
     [
         ("adm", [], "unknown optimizer 'adm'; did you mean 'adam'?"),
-        ("zzz", [], "unknown optimizer 'zzz'; there are adagrad, adam"),
+        ("zzz", [], "unknown optimizer 'zzz'; there are acprop, adabelief"),
         ("adam", ["betas=0.9"], "adam has no hyperparameter 'betas'; "),
         ("adam", ["beta1=0.9"], "adam has no hyperparameter 'beta1'; did you mean"),
         ("adam", ["b1"], "--set b1: expected name=value"),
@@ -67,6 +81,7 @@ def test_hyperparameters(name, words, expected):
         ("adam", ["nesterov=2"], "adam: nesterov must be true or false, got 2"),
         ("adamw", ["mask=all"], "adamw: mask cannot be set from the command line"),
         ("adam", ["learning_rate=cosin:1"], "unknown schedule 'cosin'"),
+        ("dpsgd", ["l2_norm_clip=1"], "dpsgd needs --set noise_multiplier=..."),
         ("adam", ["sgd.momentum=0.9"], "'sgd' takes no part; there are adam"),
     ],
 )

@@ -137,6 +137,81 @@ def test_the_update_is_given_the_value_the_gradient_and_the_function(has_aux):
     assert_equal_trees(state.params, start(), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        fnopt.sophia(0.1, update_interval=2),
+        fnopt.chain(fnopt.clip(0.1), fnopt.adahessian(0.1)),
+        fnopt.momo(1.0),
+        fnopt.polyak_sgd(0.5),
+    ],
+    ids=lambda optimizer: optimizer.name,
+)
+def test_what_an_optimizer_reads_is_given(optimizer):
+    key = jax.random.key(7)
+    init, step = make_train_step(loss_fn, optimizer, key=key)
+    state = init(start())
+    params, opt_state = start(), optimizer.init(start())
+    for i in range(4):
+        state, _ = step(state, (X, Y))
+        value, grads = jax.value_and_grad(loss_fn)(params, (X, Y))
+        own = jax.random.fold_in(key, i)
+        extras = {"value": value}
+        if optimizer.name == "sophia":
+            extras |= {"key": own, "obj_fn": lambda p: loss_fn(p, (X, Y))}
+        if optimizer.name == "chain":
+            diagonal = fnopt.hutchinson(lambda p: loss_fn(p, (X, Y)), params, own)
+            extras |= {"hessian": diagonal}
+        updates, opt_state = optimizer.update(grads, opt_state, params, **extras)
+        params = fnopt.apply_updates(params, updates)
+    assert_equal_trees(state.params, params, rtol=1e-4, atol=1e-5)
+    assert step._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [(fnopt.sophia(0.1), "needs key="), (fnopt.adahessian(0.1), "needs hessian=")],
+    ids=["sophia", "adahessian"],
+)
+def test_what_needs_a_key_says_so(optimizer, message):
+    init, step = make_train_step(loss_fn, optimizer)
+    with pytest.raises(TypeError, match=message):
+        step(init(start()), (X, Y))
+
+
+def test_single_examples_gradients_are_clipped_one_by_one():
+    clip, params = 0.3, start()
+    init, step = make_train_step(loss_fn, fnopt.dpsgd(0.5, clip, 0.0, seed=0))
+    state, metrics = step(init(params), (X, Y))
+    clipped = []
+    for x, y in zip(X, Y):
+        gradient = jax.grad(loss_fn)(params, (x[None], y[None]))
+        factor = min(1.0, clip / float(fnopt.global_norm(gradient)))
+        clipped.append(jax.tree.map(lambda g, f=factor: f * g, gradient))
+    expected = jax.tree.map(lambda p, *g: p - 0.5 * sum(g) / len(g), params, *clipped)
+    assert_equal_trees(state.params, expected, rtol=1e-5, atol=1e-6)
+    whole, gradient = jax.value_and_grad(loss_fn)(params, (X, Y))
+    np.testing.assert_allclose(metrics["loss"], whole, rtol=1e-6)
+    np.testing.assert_allclose(metrics["grad_norm"], fnopt.global_norm(gradient), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_single_examples_unclipped_are_the_batch(dtype):
+    def backprop(params, batch):
+        loss, gradients = mlp.backprop(params, *batch)
+        return (loss, {"loss": loss}), gradients
+
+    init, step = make_train_step(
+        None, fnopt.dpsgd(0.5, 1e9, 0.0, seed=0), has_aux=True, gradients=backprop
+    )
+    state, metrics = step(init(start(dtype)), (X, Y))
+    plain_init, plain_step = make_train_step(loss_fn, fnopt.sgd(0.5))
+    other, _ = plain_step(plain_init(start(dtype)), (X, Y))
+    rounding = {"rtol": 1e-5, "atol": 1e-6 if dtype == jnp.float32 else 1e-3}
+    assert_equal_trees(state.params, other.params, **rounding)
+    np.testing.assert_allclose(metrics["aux"]["loss"], metrics["loss"], rtol=1e-6)
+
+
 def test_the_unjitted_step_scans():
     init, step = pair = make_train_step(loss_fn, fnopt.momentum(0.1))
     state = init(start())

@@ -46,6 +46,20 @@ def leafwise(
     return whole
 
 
+def descent(
+    direction: Callable[[Leaves, Leaves], Leaves], rate: float
+) -> Callable[[Leaves, list[Leaves]], Iterator[Leaves]]:
+    """The oracle of θ ← θ − rate · direction(g, θ), for a transformation without memory."""
+
+    def whole(params: Leaves, gradients: list[Leaves]) -> Iterator[Leaves]:
+        for g in gradients:
+            u = direction(g, params)
+            params = {k: theta - rate * u[k] for k, theta in params.items()}
+            yield params
+
+    return whole
+
+
 def largest_error(
     optimizer: GradientTransformation,
     oracle: Callable[[Leaves, list[Leaves]], Iterator[Leaves]],

@@ -75,29 +75,32 @@ def clip_by_block_rms(threshold: Bound) -> Any:
     return lambda params: (), lambda updates, state: (tree.map(bound, updates), state)
 
 
-def unit_axes(ndim: int) -> tuple[int, ...]:
+def unit_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The axes over which one output unit's weights lie, as in `adaptive_grad_clip`."""
-    if ndim < 2:
+    ndim = len(shape)
+    if sum(n != 1 for n in shape) < 2:
         return tuple(range(ndim))
     return (0,) if ndim < 4 else tuple(range(ndim - 1))
 
 
 @gradient_transformation
-def adaptive_grad_clip(clipping: Positive, eps: Positive = 1e-3) -> Any:
+def adaptive_grad_clip(clipping: Positive, eps: Positive = 1e-3, axis: Any = None) -> Any:
     """Each unit's u ← u · min(1, clipping · max(‖θ‖, ε) / ‖u‖). No state.
 
-    A unit is a whole vector or scalar, a column of a matrix (in, out) or of a stack of them
-    (axis 0 is reduced), or an output channel of a kernel of four dimensions or more.
+    A unit is a whole vector or scalar (also one with further axes of size 1), a column of a
+    matrix (in, out) or of a stack of them (axis 0 is reduced), or an output channel of a kernel
+    of four dimensions or more.
 
     Args:
       clipping: the largest ratio of update to weight norm.
       eps: the least weight norm, so that units at zero can move.
+      axis: the axis or axes that a unit lies along, of every leaf; None for the above.
 
     Source: Brock et al. 2021, arXiv 2102.06171.
     """
 
     def bound(u: jax.Array, p: jax.Array) -> jax.Array:
-        axes = unit_axes(u.ndim)
+        axes = unit_axes(u.shape) if axis is None else axis
         most = clipping * jnp.maximum(reductions.axis_norm(p, axes), eps)
         return u * (most / jnp.maximum(reductions.axis_norm(u, axes), most))
 

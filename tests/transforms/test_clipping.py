@@ -1,10 +1,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 import fnopt
+from fnopt.testing.oracles import descent, largest_error
 
 
 def apply(transformation, updates, params=None):
@@ -90,6 +92,59 @@ def test_norm_and_clip_inside_shard_map():
 # Clips
 
 
+def global_norm(g):
+    return np.sqrt(sum(np.sum(x**2) for x in g.values()))
+
+
+def rms(x):
+    return np.sqrt(np.mean(x**2))
+
+
+def unit_by_unit(g, theta, clipping, eps):
+    """A unit is a whole vector or scalar, and here each column over the first axis."""
+    out = np.zeros_like(g)
+    for unit in np.ndindex(g.shape[1:]) if g.ndim > 1 else [()]:
+        at = (slice(None), *unit) if g.ndim > 1 else ...
+        most = clipping * max(np.sqrt(np.sum(theta[at] ** 2)), eps)
+        size = np.sqrt(np.sum(g[at] ** 2))
+        out[at] = g[at] * (most / size if size > most else 1.0)
+    return out
+
+
+def leaf_by_leaf(f):
+    return lambda g, theta: {k: f(g[k], theta[k]) for k in g}
+
+
+def clipped_by_norm(most):
+    return lambda g, theta: {k: x * min(1, most / (global_norm(g) or 1)) for k, x in g.items()}
+
+
+CLIPS = [
+    (fnopt.clip(0.5), leaf_by_leaf(lambda g, p: np.clip(g, -0.5, 0.5))),
+    (fnopt.clip(2.0), leaf_by_leaf(lambda g, p: np.clip(g, -2.0, 2.0))),
+    (fnopt.clip_by_global_norm(1.0), clipped_by_norm(1.0)),
+    (fnopt.clip_by_global_norm(5.5), clipped_by_norm(5.5)),
+    (fnopt.clip_by_block_rms(1.0), leaf_by_leaf(lambda g, p: g / max(1, rms(g)))),
+    (fnopt.clip_by_block_rms(0.3), leaf_by_leaf(lambda g, p: g / max(1, rms(g) / 0.3))),
+    (fnopt.adaptive_grad_clip(0.3), leaf_by_leaf(lambda g, p: unit_by_unit(g, p, 0.3, 1e-3))),
+    (
+        fnopt.adaptive_grad_clip(1.0, eps=0.8),
+        leaf_by_leaf(lambda g, p: unit_by_unit(g, p, 1.0, 0.8)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("clip", "direction"), CLIPS, ids=[repr(c) for c, _ in CLIPS])
+def test_oracle_in_float32(clip, direction):
+    assert largest_error(fnopt.chain(clip, fnopt.sgd(0.1)), descent(direction, 0.1)) < 1e-6
+
+
+@pytest.mark.parametrize(("clip", "direction"), CLIPS, ids=[repr(c) for c, _ in CLIPS])
+def test_oracle_in_float64(clip, direction, x64):
+    optimizer = fnopt.chain(clip, fnopt.sgd(0.1))
+    assert largest_error(optimizer, descent(direction, 0.1), jnp.float64) < 1e-12
+
+
 def test_clip_by_global_norm():
     updates = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
     np.testing.assert_allclose(apply(fnopt.clip_by_global_norm(1.0), updates)["a"], 0.6)
@@ -127,3 +182,15 @@ def test_adaptive_grad_clip_bounds_each_column():
     got = apply(fnopt.adaptive_grad_clip(0.1, eps=1e-3), updates, params)
     np.testing.assert_allclose(jnp.linalg.norm(got["w"], axis=0), [0.5, 1e-5], rtol=1e-5)
     np.testing.assert_allclose(got["b"], [0.0, 0.1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (1, 1, 1, 5), (4, 3), (2, 4, 3), (3, 3, 2, 4)])
+@pytest.mark.parametrize("axis", [None, 0, -1])
+def test_the_units_are_optaxs(shape, axis, standard_numerics):
+    rng = np.random.default_rng(0)
+    params, updates = (jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(2))
+    got, wanted = (
+        apply(library.adaptive_grad_clip(0.1, axis=axis), updates, params)
+        for library in (fnopt, optax)
+    )
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)

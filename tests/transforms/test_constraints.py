@@ -7,8 +7,51 @@ import optax
 import pytest
 
 import fnopt
-from fnopt.projections import projection_l2_ball, projection_simplex
+from fnopt.projections import projection_box, projection_l2_ball, projection_simplex
+from fnopt.testing.oracles import largest_error
 from fnopt.transforms.constraints import add_noise, keep_params_nonnegative, project, zero_nans
+
+
+def held(place, rate=0.1):
+    """Gradient descent whose params, a dict of leaves, are put in their place after each step."""
+
+    def run(start, gradients):
+        x = start
+        for g in gradients:
+            x = place({k: theta - rate * g[k] for k, theta in x.items()})
+            yield x
+
+    return run
+
+
+def in_ball(x, radius):
+    size = np.sqrt(sum(np.sum(v**2) for v in x.values()))
+    return {k: v * min(1.0, radius / size) for k, v in x.items()}
+
+
+def each(f):
+    return lambda x: {k: f(v) for k, v in x.items()}
+
+
+HOLDS = [
+    (keep_params_nonnegative(), each(lambda v: np.maximum(v, 0))),
+    (project(projection_l2_ball), lambda x: in_ball(x, 1.0)),
+    (
+        project(functools.partial(projection_l2_ball, scale=2.5), per_leaf=True),
+        each(lambda v: in_ball({"v": v}, 2.5)["v"]),
+    ),
+    (project(functools.partial(projection_box, lower=-0.5, upper=0.7)),
+     each(lambda v: np.clip(v, -0.5, 0.7))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("hold", "place"), HOLDS, ids=["keep", "ball", "balls", "box"])
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-6), ("float64", 1e-12)])
+def test_oracle(hold, place, dtype, bound, request):
+    if dtype == "float64":
+        request.getfixturevalue("x64")
+    optimizer = fnopt.chain(fnopt.sgd(0.1), hold)
+    assert largest_error(optimizer, held(place), dtype) < bound
 
 
 def test_params_end_at_zero_or_above(standard_numerics):

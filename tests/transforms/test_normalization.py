@@ -4,10 +4,12 @@ import numpy as np
 import optax
 import pytest
 
+import fnopt
+from fnopt.fusion import recompute
+from fnopt.testing.oracles import descent, largest_error
 from fnopt.transforms.normalization import (
     centralize,
     normalize_by_update_norm,
-    recompute,
     scale_by_param_block_norm,
     scale_by_param_block_rms,
     scale_by_sign,
@@ -35,6 +37,69 @@ def trees():
         {k: jnp.asarray(rng.normal(size=s), jnp.float32) for k, s in shapes.items()}
         for _ in range(2)
     ]
+
+
+def norm(x):
+    return np.sqrt(np.sum(np.square(x)))
+
+
+def rms(x):
+    return np.sqrt(np.mean(np.square(x)))
+
+
+def leaf_by_leaf(f):
+    return lambda g, theta: {k: f(g[k], theta[k]) for k in g}
+
+
+def as_one(scale, eps):
+    def direction(g, theta):
+        size = norm([norm(x) for x in g.values()]) + eps
+        return {k: scale * x / size if size else x for k, x in g.items()}
+
+    return direction
+
+
+def trusted(least=0.0, coefficient=1.0, eps=0.0):
+    def direction(g, theta):
+        p, u = max(norm(theta), least), max(norm(g), least)
+        return g * (coefficient * p / (u + eps) if p and u else 1.0)
+
+    return leaf_by_leaf(direction)
+
+
+def centered(g, theta):
+    """Each unit of the last axis by itself."""
+    return np.stack([x - x.mean() for x in np.moveaxis(g, -1, 0)], -1) if g.ndim > 1 else g
+
+
+RULES = [
+    (scale_by_sign(), leaf_by_leaf(lambda g, theta: np.sign(g))),
+    (normalize_by_update_norm(), as_one(1.0, 1e-6)),
+    (normalize_by_update_norm(2.0, eps=0.5), as_one(2.0, 0.5)),
+    (normalize_by_update_norm(eps=0.0), as_one(1.0, 0.0)),
+    (scale_by_trust_ratio(), trusted()),
+    (scale_by_trust_ratio(2.0, 0.5, 0.1), trusted(2.0, 0.5, 0.1)),
+    (scale_by_param_block_norm(), leaf_by_leaf(lambda g, p: g * max(norm(p), 1e-3))),
+    (scale_by_param_block_norm(1.5), leaf_by_leaf(lambda g, p: g * max(norm(p), 1.5))),
+    (scale_by_param_block_rms(), leaf_by_leaf(lambda g, p: g * max(rms(p), 1e-3))),
+    (scale_by_param_block_rms(0.8), leaf_by_leaf(lambda g, p: g * max(rms(p), 0.8))),
+    (centralize(), leaf_by_leaf(centered)),
+    (
+        centralize(output_axis=0),
+        leaf_by_leaf(lambda g, p: np.stack([x - x.mean() for x in g]) if g.ndim > 1 else g),
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "direction"), RULES, ids=[repr(r) for r, _ in RULES])
+def test_oracle_in_float32(rule, direction):
+    assert largest_error(fnopt.chain(rule, fnopt.sgd(0.02)), descent(direction, 0.02)) < 1e-6
+
+
+@pytest.mark.parametrize(("rule", "direction"), RULES, ids=[repr(r) for r, _ in RULES])
+def test_oracle_in_float64(rule, direction, x64):
+    optimizer = fnopt.chain(rule, fnopt.sgd(0.02))
+    assert largest_error(optimizer, descent(direction, 0.02), jnp.float64) < 1e-12
 
 
 @pytest.mark.parametrize("factory", FACTORIES, ids=lambda f: f.__name__)

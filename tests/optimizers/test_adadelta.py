@@ -58,3 +58,10 @@ def test_the_decay_stays_out_of_the_means_where_optaxs_does_not(standard_numeric
 
 def test_the_steps_do_not_depend_on_the_unit_of_the_gradient():
     np.testing.assert_allclose(updates_of(adadelta(), 1e3), updates_of(adadelta(), 1e6), rtol=1e-4)
+
+
+def test_the_default_rate_descends_where_optaxs_ascends(standard_numerics):
+    one = jnp.ones(1)
+    for factory, sign in ((adadelta, -1.0), (optax.adadelta, 1.0)):
+        updates, _ = factory().update(one, factory().init(one), one)
+        assert np.sign(updates) == sign

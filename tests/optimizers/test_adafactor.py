@@ -115,3 +115,21 @@ def test_nothing_of_full_size_is_stored():
     assert cost.bytes < 32
     assert cost.temporary < 0.3
     assert count(adafactor(1e-3), trees.transformer(1, 64)).temporary < 0.3
+
+
+def test_the_rate_is_multiplied_in_after_the_momentum_where_optaxs_is_before(standard_numerics):
+    def last(factory):
+        optimizer = factory(lambda count: 0.1 * 0.1**count, momentum=0.9)
+        state = optimizer.init(jnp.ones(1))
+        for _ in range(2):
+            updates, state = optimizer.update(jnp.ones(1), state, jnp.ones(1))
+        return updates
+
+    np.testing.assert_allclose(last(adafactor), -0.01 * (0.09 + 0.1), rtol=1e-5)
+    np.testing.assert_allclose(last(optax.adafactor), -(0.009 + 0.001), rtol=1e-5)
+
+
+def test_without_a_rate_optaxs_is_one(standard_numerics):
+    for factory, wanted in ((adafactor, -1e-2), (optax.adafactor, -1.0)):
+        updates, _ = factory().update(jnp.ones(1), factory().init(jnp.ones(1)), jnp.ones(1))
+        np.testing.assert_allclose(updates, wanted, rtol=1e-5)

@@ -1,5 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import fnopt
@@ -29,3 +30,11 @@ def test_oracle_in_float32(setting):
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_oracle_in_float64(setting, x64):
     assert largest_error(fnopt.adagrad(0.1, **setting), oracle(0.1, **setting), jnp.float64) < 1e-12
+
+
+def test_optax_has_epsilon_inside_the_root(standard_numerics):
+    gradient = jnp.full(1, 1e-4)
+    for factory, wanted in ((fnopt.adagrad, 1 / (1 + 1e-3)), (optax.adagrad, 1 / 11**0.5)):
+        optimizer = factory(1.0, initial_accumulator_value=0.0)
+        updates, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
+        np.testing.assert_allclose(updates, -wanted, rtol=1e-4)

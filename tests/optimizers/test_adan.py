@@ -72,3 +72,15 @@ def test_nothing_is_stored_on_the_way():
         cost = count(adan(1e-3, weight_decay=weight_decay), trees.transformer(layers=1, width=64))
         assert cost.bytes < 72.5
         assert cost.temporary < 0.1
+
+
+def test_the_decay_is_implicit_where_optaxs_is_not(standard_numerics):
+    params, zeros = jnp.ones(2), jnp.zeros(2)
+    cases = [
+        (adan(0.5, weight_decay=1.0), 1 / 1.5 - 1),
+        (adan(0.5, weight_decay=1.0, proximal=False), -0.5),
+        (optax.adan(0.5, weight_decay=1.0), -0.5),
+    ]
+    for optimizer, wanted in cases:
+        updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+        np.testing.assert_allclose(updates, wanted, rtol=1e-6)

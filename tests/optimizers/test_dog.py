@@ -53,7 +53,7 @@ def test_oracle_in_float64(setting, x64):
     assert largest_error(dog(0.5, **setting), oracle(0.5, **setting), jnp.float64) < 1e-12
 
 
-@pytest.mark.parametrize("setting", SETTINGS[:2], ids=str)
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_agrees_with_optax(setting, standard_numerics):
     params, gradients = jax.tree.map(jnp.float32, trial())
     ours, theirs = dog(**setting), contrib.dog(**setting)

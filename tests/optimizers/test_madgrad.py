@@ -61,3 +61,12 @@ def test_the_decay_is_outside_of_the_sums():
     np.testing.assert_allclose(updates["w"], -0.05, rtol=1e-6)
     np.testing.assert_array_equal(updates["b"], 0.0)
     np.testing.assert_array_equal(fnopt.tree_get(state, "s")["w"], 0.0)
+
+
+def test_optax_gathers_the_decay_in_the_sums(standard_numerics):
+    params, zeros = jnp.ones(2), jnp.zeros(2)
+    for factory, gathered in ((madgrad, False), (contrib.madgrad, True)):
+        optimizer = factory(0.1, weight_decay=0.5)
+        updates, state = optimizer.update(zeros, optimizer.init(params), params)
+        assert np.any(state[-1].s if gathered else fnopt.tree_get(state, "s")) == gathered
+        assert np.allclose(updates, -0.1 * 0.5) != gathered

@@ -79,3 +79,20 @@ def test_a_huge_gradient_still_gets_its_step():
     params, g = jnp.zeros(2), jnp.array([3e20, 4e20])
     updates, _ = polyak_sgd().update(g, polyak_sgd().init(params), params, value=jnp.float32(1.0))
     np.testing.assert_allclose(updates, [-1.2e-21, -1.6e-21], rtol=1e-5)
+
+
+def step(optimizer, size, value):
+    params, g = jnp.zeros(1), jnp.full(1, size)
+    return float(optimizer.update(g, optimizer.init(params), params, value=value)[0][0])
+
+
+def test_the_scaling_lengthens_the_step_where_optaxs_shortens_it(standard_numerics):
+    value, setting = jnp.float32(1.0), dict(max_learning_rate=100.0, scaling=2.0)
+    assert step(polyak_sgd(**setting), 0.5, value) == pytest.approx(-4.0)
+    assert step(optax.polyak_sgd(**setting), 0.5, value) == pytest.approx(-1.0)
+
+
+def test_tiny_gradients_still_move_where_optaxs_stand(standard_numerics):
+    value = jnp.float32(1e-18)
+    assert step(polyak_sgd(), 1e-9, value) == pytest.approx(-1e-9)
+    assert step(optax.polyak_sgd(), 1e-9, value) == 0

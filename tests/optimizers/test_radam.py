@@ -52,7 +52,26 @@ def test_oracle_in_float64(setting, x64):
 
 def test_agrees_with_optax(standard_numerics):
     assert largest_error(optax.radam(0.02), oracle(0.02)) < 1e-4
-    assert largest_error(optax.radam(0.02, b2=0.9, eps=0.1), oracle(0.02, b2=0.9, eps=0.1)) > 1e-4
+
+
+def test_optax_has_epsilon_beside_the_corrected_root(standard_numerics):
+    setting = dict(b2=0.9, eps=0.1)
+    assert largest_error(radam(0.02, **setting), oracle(0.02, **setting)) < 1e-6
+    assert largest_error(optax.radam(0.02, **setting), oracle(0.02, **setting)) > 1e-4
+
+
+def test_optax_loses_rho_where_b2_is_near_one(standard_numerics):
+    """In float32 its 2tβ₂ᵗ/(1−β₂ᵗ) cancels: too long steps, and too early."""
+    setting = dict(b2=0.99999)
+    assert largest_error(radam(0.02, **setting), oracle(0.02, **setting)) < 1e-6
+    sizes = []
+    for optimizer in (radam(1.0, b1=0.0, **setting), optax.radam(1.0, b1=0.0, **setting)):
+        params = jnp.ones(1)
+        state = optimizer.init(params)
+        for _ in range(6):
+            updates, state = optimizer.update(params, state, params)
+        sizes.append(-float(updates[0]))
+    assert sizes[1] > 10 * sizes[0]
 
 
 def test_degrees_of_freedom_are_exact_where_the_formula_cancels():

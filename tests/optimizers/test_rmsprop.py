@@ -1,5 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import fnopt
@@ -52,3 +53,16 @@ def test_oracle_in_float32(setting):
 def test_oracle_in_float64(setting, x64):
     error = largest_error(fnopt.rmsprop(0.02, **setting), oracle(0.02, **setting), jnp.float64)
     assert error < 1e-12
+
+
+def test_optax_gathers_the_momentum_after_the_rate(standard_numerics):
+    def last(factory, rate):
+        optimizer = factory(rate, momentum=0.9)
+        state = optimizer.init(jnp.zeros(1))
+        for _ in range(3):
+            updates, state = optimizer.update(jnp.ones(1), state)
+        return float(updates[0])
+
+    falling = lambda count: 0.1 * 0.1 ** jnp.asarray(count, jnp.float32)
+    assert last(optax.rmsprop, 0.1) == pytest.approx(last(fnopt.rmsprop, 0.1), rel=1e-4)
+    assert last(optax.rmsprop, falling) < 10 * last(fnopt.rmsprop, falling)

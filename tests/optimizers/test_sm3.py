@@ -1,6 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 import fnopt
 from fnopt.core import chain
@@ -67,3 +68,11 @@ def test_the_state_is_a_vector_for_each_axis():
     assert shapes["gain/axis_0"] == ()
     updates, _ = sm3(0.1).update(params, sm3(0.1).init(params), params)
     assert updates["empty"].shape == (0, 3)
+
+
+def test_a_scalar_has_an_accumulator_where_optax_fails(standard_numerics):
+    gain = jnp.ones(())
+    updates, _ = sm3(0.1).update(gain, sm3(0.1).init(gain), gain)
+    np.testing.assert_allclose(updates, -0.01, rtol=1e-5)
+    with pytest.raises(IndexError):
+        optax.sm3(0.1).update(gain, optax.sm3(0.1).init(gain), gain)

@@ -46,8 +46,13 @@ def test_oracle_in_float64(optimizer, wanted, x64):
     assert largest_error(optimizer, wanted, jnp.float64) < 1e-12
 
 
-def test_agrees_with_optax(standard_numerics):
+def test_agrees_with_optax_but_for_where_its_mean_starts(standard_numerics):
     assert largest_error(optax.yogi(0.02), oracle(0.02)) < 1e-4
+    zeros = jnp.zeros(2)
+    for factory, moves in ((yogi, False), (optax.yogi, True)):
+        optimizer = factory(0.1)
+        updates, _ = optimizer.update(zeros, optimizer.init(zeros), zeros)
+        assert np.any(updates) == moves
 
 
 def test_the_second_moment_falls_slowly_after_a_large_gradient():

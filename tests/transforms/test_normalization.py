@@ -196,6 +196,11 @@ def test_centralize_takes_the_mean_of_each_output_unit():
     np.testing.assert_array_equal(got["b"], updates["b"])
 
 
+def test_optax_takes_the_first_axis_for_the_units(standard_numerics):
+    kernel = jnp.array([[1.0, 2.0], [3.0, 6.0]])
+    np.testing.assert_allclose(apply(optax.centralize(), kernel), [[-0.5, 0.5], [-1.5, 1.5]])
+
+
 def test_recompute():
     x, k = jnp.array([3.0, 4.0]), jnp.float32(2.0)
     np.testing.assert_allclose(recompute(lambda x, k: k * x, x, 2.0), [6.0, 8.0])

@@ -12,9 +12,11 @@ caller's choice; `hutchinson` is the usual estimate.
     updates, state = optimizer.update(gradients, state, params, hessian=diagonal)
 
 Good for: small, ill-conditioned models that can afford a product with the Hessian at each step.
-Caveat: a product with the Hessian costs about two gradients. Kernels are taken for (…, in, out).
-The decay is scaled by the learning rate.
-Memory: one value per parameter and one per output unit; vectors two per parameter.
+Caveat: a product with the Hessian costs about two gradients. Matrices are taken for (in, out) and
+averaged over the inputs, larger kernels for convolutions (window, in, out) and averaged over the
+window: a stack of matrices needs `spatial_averaging=False`. The decay is scaled by the rate.
+Memory: one value per parameter and one per output unit (of a convolution, per input and output);
+vectors two per parameter.
 Source: Yao et al. 2020, arXiv 2006.00719.
 """
 

@@ -11,8 +11,8 @@ The authors warm α and β₃ up over the whole run, T steps, lest old gradients
 
 Good for: long language-model runs: among the leaders of an independent comparison (arXiv
 2509.01440).
-Caveat: without the warm-ups long runs may diverge early. α is 5 here and in the paper's code; 8
-and more were used for long runs. The decay is scaled by the learning rate.
+Caveat: without the warm-ups long runs may diverge early. α is 5 as in the authors' JAX code; their
+PyTorch code has 2, and long runs had 8 and more. The decay is scaled by the learning rate.
 Memory: three values per parameter; two with b1=0.
 Source: Pagliardini, Ablin and Grangier 2024, arXiv 2409.03137.
 """

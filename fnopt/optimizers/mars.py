@@ -11,7 +11,8 @@ Good for: language models: among the leaders of an independent comparison (arXiv
 Caveat: g₋₁ is zero at the first step, as in the authors' code, so c starts 1 + γβ₁/(1−β₁) times
 too long before its norm is bounded. This is the authors' approximate form: g₋₁ is the gradient of
 the last batch, not that of this batch at the last parameters. Vectors have the same rate and
-decay here; the authors' code has a decay of 0.1 for them.
+decay here; the authors' code has a decay of 0.1 for them, and takes every leaf that has not just
+two dimensions for a vector.
 Memory: mars_adamw three values per parameter, mars_lion two; for vectors and scalars two.
 Source: Yuan et al. 2024, arXiv 2411.10438, and the authors' code.
 """

@@ -10,7 +10,7 @@
 Good for: Adam without a warm-up to tune.
 Caveat: the first steps (five with β₂ = 0.999) are gradient descent with momentum at the rate η,
 which may be far too much for large gradients. ε stands beside √v, as in the authors' code and
-PyTorch; optax has it beside √(v/(1−β₂ᵗ)).
+PyTorch; optax has it beside √(v/(1−β₂ᵗ)), and loses ρₜ to cancellation where β₂ > 0.999.
 Memory: two values per parameter; one with b1=0.
 Source: Liu et al. 2019, arXiv 1908.03265, and its authors' code for the threshold 5 (the paper
 has 4).

@@ -5,6 +5,7 @@
     θ ← θ + ηr lmo(m)                 else
     −lmo(m), for a kernel of shape (in, out):
         spectral   √(out/in) UVᵀ of m = UΣVᵀ, by Newton-Schulz: hidden layers
+        conv       the same of (window, in, out) as (window · in, out), over the window's size
         sign       sign(m) / in: the output layer, where in is its width
         col        √out · m / ‖m‖ for each input (row of the kernel): embeddings
         row        m / (√in ‖m‖) for each output (column of the kernel)
@@ -159,6 +160,8 @@ def scion(
 def scion_init(key: jax.Array, params: Any, norms: Any = None) -> Any:
     """Random parameters on the surface of their balls, biases zero: where Scion should start.
 
+    Of a convolution each position of the window is drawn by itself, as in the authors' code.
+
     Args:
       key: a PRNG key.
       params: for their shapes and dtypes.
@@ -172,11 +175,9 @@ def scion_init(key: jax.Array, params: Any, norms: Any = None) -> Any:
             return jnp.zeros_like(p)
         x = jax.random.normal(key, p.shape, jnp.float32)
         if ball.norm in ("spectral", "conv"):
-            flat = x if ball.norm == "spectral" else x.reshape(-1, p.shape[-1])
-            wide = flat.shape[-2] < flat.shape[-1]
-            q = jnp.linalg.qr(flat.mT if wide else flat)[0]
-            x = (q.mT if wide else q).reshape(p.shape)
-            x = x * math.sqrt(p.shape[-1] / max(p.shape[-2], 1))
+            wide = p.shape[-2] < p.shape[-1]
+            q = jnp.linalg.qr(x.mT if wide else x)[0]
+            x = (q.mT if wide else q) * math.sqrt(p.shape[-1] / max(p.shape[-2], 1))
             x = x / math.prod(p.shape[:-2]) if ball.norm == "conv" else x
         else:
             x = steepest(ball.norm, x)

@@ -72,6 +72,12 @@ def test_hutchinson_estimates_the_diagonal():
     assert hutchinson(loss, params, keys[0])["n"] is None
 
 
+def test_a_convolution_is_averaged_over_its_window():
+    params = {"line": jnp.ones((5, 2, 4)), "square": jnp.ones((3, 3, 2, 4))}
+    nu = fnopt.tree_get(adahessian(0.1).init(params), "nu")
+    assert {k: v.shape for k, v in nu.items()} == {"line": (1, 2, 4), "square": (1, 1, 2, 4)}
+
+
 def test_it_needs_a_hessian_like_the_updates():
     params = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
     optimizer = adahessian(0.1)

@@ -86,6 +86,8 @@ def test_the_start_is_on_the_surface_and_the_run_stays_inside():
     params = scion_init(jax.random.key(0), shapes, NORMS)
     values = np.linalg.svd(params["hidden"], compute_uv=False)
     np.testing.assert_allclose(values, 2 * np.sqrt(3 / 4), rtol=1e-5)
+    values = np.linalg.svd(params["kernel"], compute_uv=False)
+    np.testing.assert_allclose(values, np.sqrt(4 / 3) / 4, rtol=1e-5)
     np.testing.assert_allclose(np.abs(params["head"]), 3 / 3)
     np.testing.assert_allclose(np.linalg.norm(params["embedding"], axis=1), np.sqrt(2), rtol=1e-5)
     assert not params["bias"].any()

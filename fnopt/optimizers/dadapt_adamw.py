@@ -59,6 +59,10 @@ def scale_by_dadapt_adamw(
 ) -> Any:
     """u ← m / (√v + ε) + ρλθ: the whole step but for its sign. See `dadapt_adamw`.
 
+    Args:
+      b1: β₁, the first of its `betas`.
+      b2: β₂, the second.
+
     Memory: three values per parameter.
     """
     if tree.is_static_zero(estim_lr0):

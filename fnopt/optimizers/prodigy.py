@@ -72,6 +72,10 @@ def scale_by_prodigy(
 ) -> Any:
     """u ← ρm / (√v + d'ε) + ρλθ: the whole step but for its sign. See `prodigy`.
 
+    Args:
+      b1: β₁, the first of its `betas`.
+      b2: β₂, the second.
+
     Memory: four values per parameter, less with `slice_p`.
     """
     b3 = b2**0.5 if beta3 is None else beta3

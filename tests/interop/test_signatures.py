@@ -1,0 +1,144 @@
+"""The same names take the same arguments: every public function beside optax's of its name.
+
+optax's arguments have the same names, defaults and places here. What differs is listed, each with
+its reason; a difference that is not listed fails, and so does a listed one that is gone. What
+fnopt adds comes after optax's arguments or by keyword alone.
+"""
+
+import inspect
+
+import optax
+import pytest
+from optax import contrib
+
+import fnopt
+import fnopt.losses
+import fnopt.projections
+
+
+def functions(module):
+    """A module's own public functions; deprecated names, made on demand, are not among them."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if callable(value) and not inspect.isclass(value) and not name.startswith("_")
+    }
+
+
+PAIRS = {
+    name: (ours, functions(library)[name])
+    for home, libraries in (
+        (fnopt, (contrib, optax)),
+        (fnopt.losses, (optax.losses,)),
+        (fnopt.projections, (optax.projections,)),
+    )
+    for name, ours in functions(home).items()
+    for library in libraries
+    if name in functions(library)
+}
+
+
+def positional(parameters):
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def differences(ours, theirs):
+    """(what differs, argument): absent here, another default, by keyword alone, another place."""
+    here, there = (inspect.signature(f).parameters for f in (ours, theirs))
+    places_here, places_there = positional(here.values()), positional(there.values())
+    for name, parameter in there.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if name not in here:
+            yield "absent", name
+            continue
+        if here[name].default != parameter.default:
+            yield "default", name
+        if name in places_there and name not in places_here:
+            yield "keyword", name
+    shared = [name for name in places_there if name in places_here]
+    for name, place in zip(places_here, shared):
+        if name != place:
+            yield "place", place
+            return
+
+
+STORED = "how state is stored will be asked of all rules in one way, not of each by an argument"
+
+DIFFERENCES = {
+    ("absent", "mu_dtype"): (
+        STORED,
+        "ademamix scale_by_ademamix adopt scale_by_adopt amsgrad scale_by_amsgrad lion"
+        " scale_by_lion nadam nadamw scale_by_novograd optimistic_adam_v2 sophia",
+    ),
+    ("absent", "accumulator_dtype"): (STORED, "sgd signum trace ema"),
+    ("absent", "dtype_momentum"): (STORED, "adafactor"),
+    ("keyword", "bias_correction_mu"): (
+        "its place in optax is behind mu_dtype",
+        "amsgrad scale_by_amsgrad",
+    ),
+    ("keyword", "bias_correction_nu"): (
+        "its place in optax is behind mu_dtype",
+        "amsgrad scale_by_amsgrad",
+    ),
+    ("default", "learning_rate"): (
+        "optax's None ascends; the paper of Adadelta has 1",
+        "adadelta scale_by_learning_rate",
+    ),
+    ("default", "eps_root"): ("the authors' code has no ε inside the root", "adan"),
+    ("default", "alpha"): (
+        "5 as in the authors' JAX code and in optax's own ademamix, whose rule has 6",
+        "scale_by_ademamix",
+    ),
+    ("default", "clip_value_fn"): (
+        "the same function, but one with a name, so that equal calls are equal",
+        "adopt scale_by_adopt",
+    ),
+    ("default", "hessian_diagonal_fn"): (
+        "the same estimator, but without a constant key: each estimate is given one",
+        "sophia",
+    ),
+    ("absent", "verbose"): ("rules do not print", "sophia"),
+    ("absent", "print_win_rate_every_n_steps"): ("rules do not print", "sophia"),
+    ("absent", "mode"): ("other functions than the sign are not Lion's", "scale_by_lion"),
+    ("absent", "smooth_beta"): ("other functions than the sign are not Lion's", "scale_by_lion"),
+    ("absent", "decay_rate_fn"): ("decay_rate may be a schedule", "scale_by_factored_rms"),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_arguments_are_optaxs(name):
+    listed = {what for what, (_, names) in DIFFERENCES.items() if name in names.split()}
+    assert set(differences(*PAIRS[name])) == listed
+
+
+def test_every_listed_difference_is_of_a_shared_name():
+    names = {name for _, listed in DIFFERENCES.values() for name in listed.split()}
+    assert names <= set(PAIRS)
+    assert len(PAIRS) > 150
+
+
+def test_the_adopt_bounds_are_one_function():
+    ours, theirs = (
+        inspect.signature(f).parameters["clip_value_fn"].default for f in PAIRS["adopt"]
+    )
+    assert ours(16.0) == theirs(16.0) == 2.0
+
+
+# What a difference must look like
+
+
+def test_each_kind_of_difference_is_seen():
+    def theirs(a, b=1, c=2, *, d=3):
+        pass
+
+    def found(ours):
+        return list(differences(ours, theirs))
+
+    assert found(lambda a, b=1, c=2, *, d=3: 0) == []
+    assert found(lambda a, b=1, c=2, e=0, *, d=3: 0) == []
+    assert found(lambda a, b=1, *, d=3: 0) == [("absent", "c")]
+    assert found(lambda a, b=1, c=9, *, d=3: 0) == [("default", "c")]
+    assert found(lambda a, b=1, *, c=2, d=3: 0) == [("keyword", "c")]
+    assert found(lambda a, c=2, b=1, *, d=3: 0) == [("place", "b")]
+    assert found(lambda a, e=0, b=1, c=2, *, d=3: 0) == [("place", "b")]

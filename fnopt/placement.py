@@ -76,7 +76,7 @@ def _put(leaf: Any, param: Any, mesh: Any, anchor: Any) -> Any:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=target)
     if anchor is not None:
-        if param is not None and tuple(leaf.shape) == tuple(param.shape):
+        if param is not None and param.size:
             return _beside(param, leaf)
         return jnp.where(jnp.any(_never(anchor)), jnp.zeros_like(leaf), leaf)
     if isinstance(leaf, jax.core.Tracer):  # made in a program that does not trace the params
@@ -104,7 +104,13 @@ def _beside(param: Any, leaf: Any) -> Any:
     """The leaf, tied to a traced parameter so that the partitioner places both alike.
 
     A selection between the two by a condition that never holds: shardings propagate through it.
-    It costs one pass over the params, in `init` alone.
+    It costs one pass over the params, in `init` alone. Axes where the leaf has size 1 or blocks
+    are left out of it first.
     """
     other = param if jnp.iscomplexobj(leaf) else jnp.real(param)
-    return jax.lax.select(_never(param), other.astype(leaf.dtype), leaf)
+    shared = tuple(i for i, (m, n) in enumerate(zip(leaf.shape, param.shape)) if m != n)
+    if shared:
+        other = jnp.broadcast_to(jnp.max(other, axis=shared, keepdims=True), leaf.shape)
+    if sharding_of(leaf) != sharding_of(other):  # by the types of an explicit mesh
+        leaf = jax.sharding.reshard(leaf, sharding_of(other))
+    return jax.lax.select(_never(other), other.astype(leaf.dtype), leaf)

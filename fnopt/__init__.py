@@ -111,6 +111,7 @@ from fnopt.optimizers.ranger import ranger as ranger
 from fnopt.optimizers.ranger import return_to_slow_weights as return_to_slow_weights
 from fnopt.optimizers.rmsprop import rmsprop as rmsprop
 from fnopt.optimizers.rmsprop import scale_by_rms as scale_by_rms
+from fnopt.optimizers.rmsprop import scale_by_stddev as scale_by_stddev
 from fnopt.optimizers.rprop import rprop as rprop
 from fnopt.optimizers.rprop import scale_by_rprop as scale_by_rprop
 from fnopt.optimizers.scion import scale_by_scion as scale_by_scion

@@ -84,6 +84,28 @@ def scale_by_rms(
 
 
 @composition
+def scale_by_stddev(
+    decay: Decay = 0.9,
+    eps: NonNegative = 1e-8,
+    initial_scale: Initial = 0.0,
+    eps_in_sqrt: bool = True,
+    bias_correction: bool = False,
+) -> GradientTransformation:
+    """u ← g / √(s − a² + ε), a being the mean of the gradients: `scale_by_rms`, centered.
+
+    Args:
+      decay: ρ in [0, 1).
+      eps: ε.
+      initial_scale: s at the start.
+      eps_in_sqrt: ε inside the root, or outside.
+      bias_correction: divide s and a by 1−ρᵗ.
+
+    Memory: two values per parameter.
+    """
+    return scale_by_rms(decay, eps, initial_scale, eps_in_sqrt, bias_correction, centered=True)
+
+
+@composition
 def rmsprop(
     learning_rate: LearningRate,
     decay: Decay = 0.9,

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -66,3 +67,35 @@ def test_optax_gathers_the_momentum_after_the_rate(standard_numerics):
     falling = lambda count: 0.1 * 0.1 ** jnp.asarray(count, jnp.float32)
     assert last(optax.rmsprop, 0.1) == pytest.approx(last(fnopt.rmsprop, 0.1), rel=1e-4)
     assert last(optax.rmsprop, falling) < 10 * last(fnopt.rmsprop, falling)
+
+
+def test_a_variance_of_zero_is_finite_where_optax_makes_nan(standard_numerics):
+    """s − a² of equal gradients may round below zero."""
+    gradient = jnp.array([1.0, 3.0, 1000.0, 0.1])
+    for factory, finite in ((fnopt.rmsprop, True), (optax.rmsprop, False)):
+        optimizer = factory(0.1, centered=True, bias_correction=True)
+
+        @jax.jit
+        def run(state, optimizer=optimizer):
+            step = lambda state, _: optimizer.update(gradient, state)[::-1]
+            return jax.lax.scan(step, state, length=300)[1]
+
+        assert bool(jnp.isfinite(run(optimizer.init(gradient))).all()) == finite
+
+
+def test_stddev_is_the_centered_rule_and_optaxs(standard_numerics):
+    rng = np.random.default_rng(0)
+    gradients = [jnp.asarray(rng.normal(size=(4, 3)), jnp.float32) for _ in range(4)]
+    setting = dict(decay=0.8, eps=0.1, initial_scale=0.5, eps_in_sqrt=False)
+    rules = [
+        fnopt.scale_by_stddev(**setting),
+        fnopt.scale_by_rms(**setting, centered=True),
+        optax.scale_by_stddev(**setting),
+    ]
+    states = [rule.init(gradients[0]) for rule in rules]
+    for g in gradients:
+        results = [rule.update(g, state) for rule, state in zip(rules, states)]
+        states = [state for _, state in results]
+        got, same, wanted = (u for u, _ in results)
+        np.testing.assert_array_equal(got, same)
+        np.testing.assert_allclose(got, wanted, rtol=1e-5)

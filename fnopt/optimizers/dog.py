@@ -58,20 +58,19 @@ def scale_by_dog(
     kind, value = init_step
     if kind not in FIRST_STEPS:
         raise ValueError(f"scale_by_dog: init_step must begin with {FIRST_STEPS}, got {kind!r}")
-    dtype = jnp.result_type(float)
 
     def init(params: Any) -> DogState:
-        zero = jnp.zeros((), dtype)
+        zero = jnp.zeros((), jnp.result_type(float))
         distance = zero if kind == "learning_rate" else zero + value
         if kind == "heuristic":
-            distance = distance * (1 + reductions.norm(params, axis_name).astype(dtype))
+            distance = distance * (1 + _weak_norm(params, axis_name))
         return DogState(tree.zero_count(), params, distance, zero)
 
     def update(updates: Any, state: DogState, params: Any) -> Any:
         moved = tree.map(lambda p, p0: p - p0, params, state.start)
-        distance = jnp.maximum(state.distance, reductions.norm(moved, axis_name).astype(dtype))
-        squares = state.squares + tree.squared(reductions.norm(updates, axis_name).astype(dtype))
-        rate = tree.weak(distance) / tree.sqrt(tree.weak(squares) + eps)
+        distance = jnp.maximum(tree.weak(state.distance), _weak_norm(moved, axis_name))
+        squares = tree.weak(state.squares) + tree.squared(_weak_norm(updates, axis_name))
+        rate = distance / tree.sqrt(squares + eps)
         if kind == "learning_rate":
             rate = jnp.where(state.count == 0, value, rate)
         updates = tree.map(lambda g: rate * tree.saturate(g), updates)
@@ -79,6 +78,10 @@ def scale_by_dog(
         return updates, DogState(count, state.start, distance, squares)
 
     return init, update
+
+
+def _weak_norm(updates: Any, axis_name: Any) -> Any:
+    return tree.weak(reductions.norm(updates, axis_name))
 
 
 @composition

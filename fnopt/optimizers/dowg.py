@@ -50,10 +50,9 @@ def scale_by_dowg(
 
     Memory: one value per parameter.
     """
-    dtype = jnp.result_type(float)
 
     def init(params: Any) -> DowgState:
-        zero = jnp.zeros((), dtype)
+        zero = jnp.zeros((), jnp.result_type(float))
         return DowgState(params, zero + (init_estim_sq_dist or 0.0), zero)
 
     def update(updates: Any, state: DowgState, params: Any) -> Any:

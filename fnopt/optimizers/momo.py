@@ -60,10 +60,9 @@ def scale_by_momo(
     Memory: one value per parameter; none with beta=0.
     """
     plain = tree.is_static_zero(beta)
-    dtype = jnp.result_type(float)
 
     def init(params: Any) -> MomoState:
-        zero = jnp.zeros((), dtype)
+        zero = jnp.zeros((), jnp.result_type(float))
         mu = None if plain else tree.zeros_like(params)
         return MomoState(tree.zero_count(), mu, zero, zero, zero + lower_bound)
 

@@ -59,10 +59,9 @@ def scale_by_momo_adam(
 
     Memory: two values per parameter.
     """
-    dtype = jnp.result_type(float)
 
     def init(params: Any) -> MomoAdamState:
-        zero = jnp.zeros((), dtype)
+        zero = jnp.zeros((), jnp.result_type(float))
         mu, nu = tree.zeros_like(params), tree.real_zeros_like(params)
         return MomoAdamState(tree.zero_count(), mu, nu, zero, zero, zero + lower_bound)
 

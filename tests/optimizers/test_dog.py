@@ -71,3 +71,11 @@ def test_agrees_with_optax(setting, standard_numerics):
 def test_an_unknown_first_step_is_an_error():
     with pytest.raises(ValueError, match="init_step"):
         dog(init_step=("guess", 1.0))
+
+
+EARLY = dog(0.5, init_step=("heuristic", 0.1))
+
+
+def test_an_optimizer_built_before_double_precision_is_as_exact(x64):
+    wanted = oracle(0.5, init_step=("heuristic", 0.1))
+    assert largest_error(EARLY, wanted, jnp.float64) < 1e-12

@@ -68,3 +68,10 @@ def test_a_valley_is_descended_without_a_rate():
         return jax.lax.scan(step, (params, optimizer.init(params)), length=300)[0][0]
 
     assert np.abs(run(params)).max() < 0.05
+
+
+EARLY = dowg(0.5)
+
+
+def test_an_optimizer_built_before_double_precision_is_as_exact(x64):
+    assert largest_error(EARLY, oracle(0.5), jnp.float64) < 1e-12

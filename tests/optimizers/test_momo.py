@@ -107,3 +107,10 @@ def test_a_parabola_is_solved_by_its_bound():
 def test_the_loss_is_required():
     with pytest.raises(TypeError, match="needs value"):
         momo().update(jnp.ones(2), momo().init(jnp.ones(2)), jnp.ones(2))
+
+
+EARLY = momo(0.07)
+
+
+def test_an_optimizer_built_before_double_precision_is_as_exact(x64):
+    assert largest_error(WithLoss(EARLY), oracle(0.07), jnp.float64) < 1e-12

@@ -115,3 +115,10 @@ def test_where_the_bound_is_far_it_is_adam():
         updates, state = adam.update(g, state, params)
         params = fnopt.apply_updates(params, updates)
     np.testing.assert_allclose(ours["matrix"], params["matrix"], rtol=1e-5)
+
+
+EARLY = momo_adam(0.02)
+
+
+def test_an_optimizer_built_before_double_precision_is_as_exact(x64):
+    assert largest_error(WithLoss(EARLY), oracle(0.02), jnp.float64) < 1e-12

@@ -17,7 +17,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
@@ -33,7 +32,7 @@ def scale_by_fromage(learning_rate: LearningRate, min_norm: NonNegative = 1e-6) 
       learning_rate: η ≥ 0, about the angle in radians.
       min_norm: what both norms are raised to.
     """
-    root = jnp.sqrt(1 + learning_rate**2)
+    root = (1 + learning_rate**2) ** 0.5
     # c − 1 without the difference of two nearly equal numbers
     shrink = -(learning_rate**2) / (root * (1 + root))
 

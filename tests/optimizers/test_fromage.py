@@ -56,3 +56,10 @@ def test_nothing_is_stored():
     cost = count(fromage(1e-3), trees.transformer(layers=1, width=64))
     assert cost.bytes < 21
     assert cost.temporary < 0.2
+
+
+EARLY = fromage(0.05)
+
+
+def test_an_optimizer_built_before_double_precision_is_as_exact(x64):
+    assert largest_error(EARLY, oracle(0.05), jnp.float64) < 1e-12

@@ -6,6 +6,8 @@ fnopt adds comes after optax's arguments or by keyword alone.
 """
 
 import inspect
+import re
+from pathlib import Path
 
 import optax
 import pytest
@@ -123,6 +125,14 @@ def test_the_adopt_bounds_are_one_function():
         inspect.signature(f).parameters["clip_value_fn"].default for f in PAIRS["adopt"]
     )
     assert ours(16.0) == theirs(16.0) == 2.0
+
+
+def test_the_page_lists_every_shared_name():
+    page = Path(__file__).parents[2] / "docs" / "from-optax.md"
+    section = page.read_text().split("## The same names")[1].split("They take the same")[0]
+    listed = set(re.findall(r"`(\w+)`", section))
+    shared = {name for name, (ours, _) in PAIRS.items() if getattr(fnopt, name, None) is ours}
+    assert listed == shared | {"GradientTransformation", "losses", "projections"}
 
 
 # What a difference must look like

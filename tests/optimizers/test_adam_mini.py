@@ -12,7 +12,12 @@ def heads(name, shape):
     return (2,) + (1,) * (len(shape) - 1) if len(shape) > 1 else output_units(name, shape)
 
 
-def oracle(rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, blocks=output_units):
+def outputs(name, shape):
+    """What is stated of the default: a block for each output, and for each entry of a vector."""
+    return (1,) * (len(shape) - 1) + shape[-1:]
+
+
+def oracle(rate, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, blocks=outputs):
     def run(params, gradients):
         theta = dict(params)
         m = {k: np.zeros_like(p) for k, p in params.items()}

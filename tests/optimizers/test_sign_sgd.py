@@ -23,8 +23,14 @@ def oracle(rate, beta=0.9):
 SETTINGS = [dict(), dict(beta=0.5), dict(beta=0.0)]
 
 
-def test_sign_sgd_is_signum_without_momentum(x64):
-    assert largest_error(sign_sgd(0.02), oracle(0.02, beta=0.0), jnp.float64) < 1e-12
+def test_sign_sgd_in_float32():
+    for rate in (0.02, 0.1):
+        assert largest_error(sign_sgd(rate), oracle(rate, beta=0.0)) < 1e-6
+
+
+def test_sign_sgd_in_float64(x64):
+    for rate in (0.02, 0.1):
+        assert largest_error(sign_sgd(rate), oracle(rate, beta=0.0), jnp.float64) < 1e-12
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)

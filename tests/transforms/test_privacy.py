@@ -111,3 +111,29 @@ def test_the_boundary_knows_the_batch_axis():
     uneven = {"w": jnp.ones((2, 4, 3)), "b": jnp.ones(3), "n": 3}
     with pytest.raises(ValueError, match="batch axis in front"):
         private.update(uneven, state, params)
+
+
+def shortened(g, bounds):
+    """The sum of the examples, leaf k of each scaled to `bounds[k]` of its own norm."""
+    return {
+        k: sum(x[i] * min(1, bounds[k] / np.linalg.norm(x[i])) for i in range(len(x)))
+        for k, x in g.items()
+    }
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+@pytest.mark.parametrize("limit", [2.0, 0.5])
+@pytest.mark.parametrize(("dtype", "bound"), [(jnp.float32, 1e-6), (jnp.float64, 1e-12)])
+def test_leaves_against_an_oracle(uniform, limit, dtype, bound):
+    with jax.enable_x64(dtype == jnp.float64):
+        g = {k: np.asarray(x, np.float64) for k, x in gradients().items()}
+        entries = {k: x[0].size for k, x in g.items()}
+        part = {k: 1 / len(g) if uniform else n / sum(entries.values()) for k, n in entries.items()}
+        wanted = shortened(g, {k: limit * share**0.5 for k, share in part.items()})
+        given = {k: jnp.asarray(x, dtype) for k, x in g.items()}
+        got, _ = per_example_layer_norm_clip(given, limit, uniform)
+        whole, _ = per_example_global_norm_clip(given, limit)
+        for k in g:
+            assert np.linalg.norm(np.asarray(got[k], np.float64) - wanted[k]) < bound * limit
+            error = np.asarray(whole[k], np.float64) - clipped(g, limit)[0][k]
+            assert np.linalg.norm(error) < bound * limit

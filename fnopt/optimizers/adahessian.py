@@ -60,9 +60,17 @@ def hutchinson(value_fn: Callable[[Any], jax.Array], params: Any, key: jax.Array
 
     point = [jnp.asarray(x) for x, on in zip(every, live) if on]
     keys = jax.random.split(key, max(len(point), 1))
-    signs = [jax.random.rademacher(k, x.shape, x.dtype) for k, x in zip(keys, point)]
+    signs = [random_signs(k, x) for k, x in zip(keys, point)]
     products = iter(tree.map(jnp.multiply, signs, jax.jvp(jax.grad(value), (point,), (signs,))[1]))
     return treedef.unflatten(next(products) if on else None for on in live)
+
+
+def random_signs(key: jax.Array, like: jax.Array) -> jax.Array:
+    """±1 at random, in the shape, dtype and sharding of `like`, from one random bit for each."""
+    words = jax.random.bits(key, (-(-like.size // 32), 1), jnp.uint32)
+    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None, :]) & jnp.uint32(1)
+    signs = 1 - 2 * bits.astype(jnp.int8).reshape(-1)[: like.size].reshape(like.shape)
+    return jnp.ones_like(like) * signs.astype(like.dtype)
 
 
 def unit_axes(ndim: int) -> tuple[int, ...]:

@@ -68,10 +68,9 @@ def scale_by_novograd(
         share = tree.weak(state.count > 0) * b2
 
         def step(g: jax.Array, m: Any, v: jax.Array, p: Any) -> tuple[Any, ...]:
-            g = tree.saturate(g)
             square = tree.squared(reductions.norm([g])).astype(v.dtype)
             v = share * v + (1 - share) * square.reshape(v.shape)
-            u = g / (tree.sqrt(v + eps_root) + eps)
+            u = tree.saturate(g) / (tree.sqrt(v + eps_root) + eps)
             u = u if p is None else u + weight_decay * p
             m = u if m is None else b1 * m + u
             return m, m, v

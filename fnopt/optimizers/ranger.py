@@ -62,12 +62,11 @@ def return_to_slow_weights(sync_period: int = 6, slow_step_size: Fraction = 0.5)
 
     def update(updates: Any, state: SlowWeightsState, params: Any) -> Any:
         count = tree.increment(state.count)
-        share = tree.weak(count % sync_period == 0) * slow_step_size
         back = count % sync_period == 0
 
         def step(u: jax.Array, p: jax.Array, slow: jax.Array) -> tuple[jax.Array, jax.Array]:
-            slow = slow + share * ((p + u) - slow)
-            return jnp.where(back, slow - p, u), slow
+            u = jnp.where(back, (slow + slow_step_size * ((p + u) - slow)) - p, u)
+            return u, jnp.where(back, p + u, slow)  # where the params will be, and in one pass
 
         updates, slow = tree.map(step, updates, params, state.slow, outputs=2)
         return updates, SlowWeightsState(count, slow)

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from fnopt import tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative, Positive
+from fnopt.optimizers.adahessian import hutchinson
 from fnopt.transforms.constraints import as_key
 from fnopt.transforms.decay import add_decayed_weights
 from fnopt.transforms.scaling import scale_by_learning_rate
@@ -65,15 +66,8 @@ def hutchinson_estimator_diag_hessian(random_seed: Any = None) -> Any:
     def update(
         updates: Any, state: EstimatorState, params: Any, *, obj_fn: Any, key: Any = None
     ) -> Any:
-        leaves, treedef = tree.flatten(params)
         chosen = _key(owner, random_seed, key, state.count)
-        keys = jax.random.split(chosen, max(len(leaves), 1))
-        signs = [jax.random.rademacher(k, p.shape, jnp.float32) for k, p in zip(keys, leaves)]
-        # beside the params, also on a mesh of explicit axes
-        ones = [jnp.ones_like(p) * r.astype(p.dtype) for r, p in zip(signs, leaves)]
-        r = treedef.unflatten(ones)
-        product = jax.jvp(jax.grad(obj_fn), (params,), (r,))[1]
-        diagonal = tree.map(lambda h, r: h * r, product, r)
+        diagonal = hutchinson(obj_fn, params, chosen)
         return diagonal, EstimatorState(tree.increment(state.count))
 
     return lambda params: EstimatorState(tree.zero_count()), update

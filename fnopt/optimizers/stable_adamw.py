@@ -25,8 +25,10 @@ import jax.numpy as jnp
 
 from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
+from fnopt.fusion import recompute
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
 from fnopt.transforms.decay import chosen
+from fnopt.transforms.factored import largest_root
 from fnopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -64,11 +66,14 @@ def scale_by_stable_adam(
         mu = None if no_mean else tree.zeros_like(params)
         return StableAdamState(tree.zero_count(), mu, tree.real_zeros_like(params))
 
+    def ratio(g: jax.Array, v: jax.Array, eps: Any, tiny: Any, most: Any) -> jax.Array:
+        return jnp.minimum(jnp.abs(g), most) / jnp.maximum(jnp.sqrt(jnp.maximum(v, tiny)), eps)
+
     def step(g: jax.Array, m: Any, v: jax.Array, p: Any, w1: Any, w2: Any) -> tuple[Any, ...]:
         v = (1 - w2) * v + w2 * tree.squared(g)
         m = tree.saturate(g) if m is None else (1 - w1) * m + w1 * tree.saturate(g)
-        ratio = tree.saturate(g) / jnp.maximum(tree.sqrt(v), eps)
-        rms = reductions.rms(ratio)
+        tiny = float(jnp.finfo(v.dtype).tiny)
+        rms = reductions.rms(recompute(ratio, g, v, eps, tiny, largest_root(v)))
         u = m / (tree.sqrt(v) + eps)
         return (u if p is None else u + weight_decay * p) / jnp.maximum(rms, 1.0), m, v
 

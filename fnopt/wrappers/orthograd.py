@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from fnopt import reductions, tree
 from fnopt.core import gradient_transformation
+from fnopt.fusion import recompute
 from fnopt.transforms.normalization import reciprocal
 
 
@@ -43,12 +44,15 @@ def orthograd(optimizer: Any, *, renormalize: bool = True) -> Any:
         if g.size < 2:
             return g
         over = reciprocal(tree.weak(reductions.norm([p])))
-        along = tree.weak(jnp.sum(jnp.real(jnp.conj(over * p) * g)))
-        left = g - along * (over * p)
-        before, after = tree.weak(reductions.norm([g])), tree.weak(reductions.norm([left]))
+        inner = lambda g, p, over: jnp.real(jnp.conj(over * p) * g)
+        across = lambda g, p, along, over: g - along * (over * p)
+        along = reductions.total([recompute(inner, g, p, over)], None)
+        words = (g, p, along, over)
+        before = tree.weak(reductions.norm([g]))
+        after = tree.weak(reductions.norm([recompute(across, *words)]))
         noise = 4 * float(jnp.finfo(g.dtype).eps) * before
         ratio = before * reciprocal(after) if renormalize else 1.0
-        return jnp.where(after > noise, ratio, 0.0) * left
+        return jnp.where(after > noise, ratio, 0.0) * across(*words)
 
     def update(updates: Any, state: Any, params: Any, **extra_args: Any) -> Any:
         updates = tree.map(project, updates, params)

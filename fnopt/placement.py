@@ -111,6 +111,7 @@ def _beside(param: Any, leaf: Any) -> Any:
     shared = tuple(i for i, (m, n) in enumerate(zip(leaf.shape, param.shape)) if m != n)
     if shared:
         other = jnp.broadcast_to(jnp.max(other, axis=shared, keepdims=True), leaf.shape)
-    if sharding_of(leaf) != sharding_of(other):  # by the types of an explicit mesh
-        leaf = jax.sharding.reshard(leaf, sharding_of(other))
+    place: Any = sharding_of(other)
+    if not place.mesh.empty and sharding_of(leaf) != place:  # by the types of an explicit mesh
+        leaf = jax.sharding.reshard(leaf, place)
     return jax.lax.select(_never(other), other.astype(leaf.dtype), leaf)

@@ -44,7 +44,9 @@ def project(projection: Callable[[Any], Any], per_leaf: bool = False) -> Any:
     def update(updates: Any, state: Any, params: Any) -> Any:
         moved = tree.add(params, updates)
         held = tree.map(projection, moved) if per_leaf else projection(moved)
-        return tree.map(lambda q, p: q - p, held, params), state
+        # an entry that P leaves keeps its update, also one too small to see in θ + u
+        step = lambda q, x, u, p: jnp.where(q == x, u, q - p)
+        return tree.map(step, held, moved, updates, params), state
 
     return lambda params: (), update
 

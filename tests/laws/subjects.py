@@ -9,7 +9,7 @@ import optax
 import fnopt
 from fnopt.core import factories
 from fnopt.leaves import is_inexact
-from fnopt.projections import projection_non_negative
+from fnopt.projections import projection_box
 from fnopt.testing import Builder
 
 FACTORIES = factories(fnopt)
@@ -34,6 +34,10 @@ def twice(updates):
     return jax.tree.map(lambda u: jnp.stack([u, u]) if is_inexact(u) else u, updates)
 
 
+def within_100(params):
+    return projection_box(params, -100.0, 100.0)
+
+
 # Factories whose required arguments are not hyperparameters.
 EXAMPLES = {
     "chain": Builder(fnopt.chain, fnopt.clip_by_global_norm(1.0), fnopt.adamw(0.01)),
@@ -51,7 +55,10 @@ EXAMPLES = {
     "dpsgd": Builder(fnopt.dpsgd, 0.01, 5.0, 0.0, seed=0, momentum=0.9)
     .feeding(twice)
     .allowing(2.1),
-    "project": Builder(fnopt.project, projection_non_negative),
+    # a bounded set: from 1e20 float32 would not see the next update
+    "project": Builder(fnopt.project, within_100),
+    # with 1 and no rate a scalar steps by its own size: to zero, or near it as the rounding is
+    "scale_by_trust_ratio": Builder(fnopt.scale_by_trust_ratio, trust_coefficient=0.5),
 }
 
 
@@ -62,8 +69,8 @@ def quartic(params):
 
 def logits(params):
     """Two logits for each of two rows, that every parameter has a part in."""
-    total = sum(jnp.sum(jnp.real(p)) for p in jax.tree.leaves(params))
-    return jnp.outer(jnp.array([1.0, -0.5]), jnp.array([0.3, -0.2])) * total
+    total = jnp.asarray(sum(jnp.sum(jnp.real(p)) for p in jax.tree.leaves(params)) + 0.0)
+    return jnp.array([[0.3, -0.2], [-0.15, 0.1]], total.dtype) * total
 
 
 def curvature(updates, params):
@@ -137,14 +144,30 @@ def from_kinds(factory):
     """A builder of the factory with each required hyperparameter at an example of its kind."""
     values = {name: example_value(factory.kinds[name]) for name in required(factory)}
     builder = Builder(factory, **values, **KEYED.get(factory.__name__, {}))
+    if factory.__name__ in KEYED:
+        builder = builder.drawing()
     extras = EXTRAS.get(factory.__name__)
     if extras is None:
         return builder
     return builder.calling(extras) if callable(extras) else builder.calling(**extras)
 
 
-# What L18 allows a factory whose rule is not elementwise, by name; None where it promises nothing.
-BOUNDS = {}
+# What L18 allows a factory beyond the usual, by name; None where it promises nothing.
+BOUNDS = {
+    # a CPU stores the random bits, two words for each number, before and after their rounds
+    "add_noise": 4.1,
+    "noisy_sgd": 4.1,
+    # the last gradient is copied, for the params are computed after it is overwritten
+    "scale_by_optimistic_gradient": 1.1,
+    "optimistic_gradient_descent": 1.1,
+    # and Adam's direction is stored, which the state and the step both read
+    "optimistic_adam_v2": 2.1,
+    # the last signs are copied likewise
+    "scale_by_rprop": 1.1,
+    "rprop": 1.1,
+    # one byte for each entry of the largest leaf says whether it is NaN
+    "zero_nans": 0.26,
+}
 
 BY_KINDS = {
     name: from_kinds(factory).allowing(BOUNDS.get(name, 0.25))

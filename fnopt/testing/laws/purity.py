@@ -67,13 +67,7 @@ def pure(subject: Subject, found: Evidence) -> None:
     eager = list(subject.run(params, gradients))[-1]
     _repeatable(subject, found, params, gradients)
     _compiled(subject, found, params, gradients, eager)
-    wanted = _by_name(eager[0])
-    for name, (pack, unpack) in CONTAINERS.items():
-        with found.at(name):
-            packed = [pack(g) for g in gradients]
-            updates = list(subject.run(pack(params), packed))[-1][0]
-            got = unpack(updates)
-            found.extend(differences({k: got[k] for k in wanted}, wanted, TOLERANCE))
+    _in_containers(subject, found, params, gradients, _by_name(eager[0]))
     _mapped(subject, found)
 
 
@@ -109,6 +103,25 @@ def _compiled(
         stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *gradients)
         moved, state = jax.lax.scan(body, (params, subject.init(params)), stacked)[0]
         found.extend(differences((state, moved), eager[1:], TOLERANCE))
+
+
+def _in_containers(
+    subject: Subject, found: Evidence, params: Any, gradients: list[Any], usual: Any
+) -> None:
+    """The same numbers in every container and order; draws at random, in every container.
+
+    A random draw belongs to a leaf's place, so it is compared with a list in the same order.
+    """
+    for name, (pack, unpack) in CONTAINERS.items():
+        with found.at(name):
+            packed = [pack(g) for g in (params, *gradients)]
+            updates = list(subject.run(packed[0], packed[1:]))[-1][0]
+            got, wanted = unpack(updates), usual
+            if subject.builder.draws:
+                flat = [jax.tree.leaves(t) for t in packed]
+                listed = list(subject.run(flat[0], flat[1:]))[-1][0]
+                wanted = unpack(jax.tree.unflatten(jax.tree.structure(updates), listed))
+            found.extend(differences({k: got[k] for k in usual}, wanted, TOLERANCE))
 
 
 def _mapped(subject: Subject, found: Evidence) -> None:

@@ -33,6 +33,7 @@ class Builder:
       feed: gradients -> what `update` is given in their place.
       temp_fraction: the temporary memory that L18 allows, as a fraction of the params' bytes;
         None for a rule that makes no such promise.
+      draws: whether it draws at random, for each leaf by its place in the tree.
     """
 
     def __init__(self, factory: Callable[..., Any], /, *args: Any, **kwargs: Any):
@@ -46,6 +47,7 @@ class Builder:
         self.extras: Callable[[Any, Any], Mapping[str, Any]] = lambda updates, params: {}
         self.feed: Callable[[Any], Any] = lambda updates: updates
         self.temp_fraction: float | None = 0.25
+        self.draws = False
 
     def __call__(self, **overrides: Any) -> Any:
         """Calls the factory, with some arguments replaced."""
@@ -112,10 +114,16 @@ class Builder:
         other.temp_fraction = temp_fraction
         return other
 
+    def drawing(self) -> Builder:
+        """This builder, whose draws at random L16 expects to depend on the leaves' order."""
+        other = self._copy()
+        other.draws = True
+        return other
+
     def _copy(self) -> Builder:
         other = Builder(self.factory, *self.bound.args, **self.bound.kwargs)
-        other.given, other.extras, other.feed = self.given, self.extras, self.feed
-        other.temp_fraction = self.temp_fraction
+        for name in ("given", "extras", "feed", "temp_fraction", "draws"):
+            setattr(other, name, getattr(self, name))
         return other
 
 

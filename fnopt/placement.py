@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -15,8 +16,8 @@ from fnopt.tree import PyTree
 def place(state: PyTree, params: PyTree, original: PyTree = None) -> PyTree:
     """A fresh state, strongly typed, placed with its params, sharing no buffer.
 
-    A leaf that is like a parameter takes its sharding (axes where it has size 1 or blocks are
-    replicated); any other is replicated on the params' mesh.
+    A leaf that is like a parameter takes its sharding (an axis that is too short for it, of size
+    1 or of blocks, is replicated); any other is replicated on the params' mesh.
 
     Args:
       state: arrays, tracers or ShapeDtypeStructs.
@@ -62,8 +63,24 @@ def like(shape: tuple[int, ...], param: Any) -> Sharding | None:
     if not isinstance(sharding, NamedSharding) or tuple(shape) == tuple(param.shape):
         return sharding
     spec = tuple(sharding.spec) + (None,) * (len(shape) - len(sharding.spec))
-    kept = (axis if m == n else None for axis, m, n in zip(spec, shape, param.shape))
+    kept = (axis if m % _parts(sharding.mesh, axis) == 0 else None for axis, m in zip(spec, shape))
     return NamedSharding(sharding.mesh, PartitionSpec(*kept))
+
+
+def every_nth(x: Any, axis: int, size: int) -> Any:
+    """x[::n] along an axis, so that `size` entries are left, split as `like` says on a mesh."""
+    sharding = jax.typeof(x).sharding
+    spec = list(sharding.spec)
+    if size % _parts(sharding.mesh, spec[axis]):
+        spec[axis] = None
+        x = jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec(*spec)))
+    return jax.lax.slice_in_dim(x, 0, x.shape[axis], x.shape[axis] // size, axis)
+
+
+def _parts(mesh: Any, axis: Any) -> int:
+    """Into how many parts an entry of a PartitionSpec splits an axis."""
+    names = axis if isinstance(axis, tuple) else () if axis is None else (axis,)
+    return math.prod(mesh.shape[name] for name in names)
 
 
 def _put(leaf: Any, param: Any, mesh: Any, anchor: Any) -> Any:
@@ -104,13 +121,13 @@ def _beside(param: Any, leaf: Any) -> Any:
     """The leaf, tied to a traced parameter so that the partitioner places both alike.
 
     A selection between the two by a condition that never holds: shardings propagate through it.
-    It costs one pass over the params, in `init` alone. Axes where the leaf has size 1 or blocks
-    are left out of it first.
+    It costs one pass over the params, in `init` alone. Where the leaf has blocks, they meet their
+    first entry.
     """
     other = param if jnp.iscomplexobj(leaf) else jnp.real(param)
-    shared = tuple(i for i, (m, n) in enumerate(zip(leaf.shape, param.shape)) if m != n)
-    if shared:
-        other = jnp.broadcast_to(jnp.max(other, axis=shared, keepdims=True), leaf.shape)
+    for axis, (m, n) in enumerate(zip(leaf.shape, param.shape)):
+        if m != n:
+            other = every_nth(other, axis, m)
     place: Any = sharding_of(other)
     if not place.mesh.empty and sharding_of(leaf) != place:  # by the types of an explicit mesh
         leaf = jax.sharding.reshard(leaf, place)

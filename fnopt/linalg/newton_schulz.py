@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from fnopt import reductions
 
@@ -63,12 +64,24 @@ def orthogonalize(
     norm = reductions.axis_norm(x, (-2, -1))
     x = x / jnp.where(norm == 0, jnp.ones_like(norm), norm).astype(x.dtype)
 
+    rows, whole = _places(x)
+
     def step(x: jax.Array, triple: jax.Array) -> tuple[jax.Array, None]:
         a, b, c = triple[0], triple[1], triple[2]
         with jax.numpy_dtype_promotion("standard"):  # a complex x meets real coefficients
-            gram = jnp.matmul(x, jnp.conj(x.mT), precision=precision)
-            poly = b * gram + c * jnp.matmul(gram, gram, precision=precision)
-            return a * x + jnp.matmul(poly, x, precision=precision), None
+            gram = jnp.matmul(x, jnp.conj(x.mT), precision=precision, out_sharding=rows)
+            square = jnp.matmul(gram, gram, precision=precision, out_sharding=rows)
+            poly = b * gram + c * square
+            product = jnp.matmul(poly, x, precision=precision, out_sharding=whole)
+            return a * x + product, None
 
     x = jax.lax.scan(step, x, table)[0]
     return x.mT if tall else x
+
+
+def _places(x: jax.Array) -> tuple[Any, Any]:
+    """On an explicit mesh, where XXᵀ is split (by rows, as X is) and where X; None elsewhere."""
+    whole = jax.typeof(x).sharding
+    if all(axis is None for axis in whole.spec):
+        return None, None
+    return NamedSharding(whole.mesh, PartitionSpec(*whole.spec[:-1], None)), whole

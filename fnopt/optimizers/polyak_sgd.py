@@ -34,6 +34,7 @@ def scale_by_polyak(
     variant: str = "sps",
     *,
     scaling: NonNegative = 1.0,
+    axis_name: Any = None,
 ) -> Any:
     """u ← s · min((value − f_min) / (‖u‖² + ε), γmax) · u.
 
@@ -43,6 +44,7 @@ def scale_by_polyak(
       eps: ε ≥ 0.
       variant: "sps", or "sps+" for max(value − f_min, 0).
       scaling: s ≥ 0.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     Raises:
       ValueError: for an unknown variant.
@@ -56,7 +58,7 @@ def scale_by_polyak(
         if variant == "sps+":
             gap = jnp.maximum(gap, 0.0)
         # γ‖g‖ and g/‖g‖, since ‖g‖² may overflow where their product does not
-        norm = tree.weak(reductions.norm(updates))
+        norm = tree.weak(reductions.norm(updates, axis_name))
         over = reciprocal(norm)
         length = jnp.minimum(gap * reciprocal(norm + eps * over), max_learning_rate * norm)
         return tree.map(lambda u: (scaling * length) * (over * u), updates), state
@@ -71,6 +73,8 @@ def polyak_sgd(
     f_min: Real = 0.0,
     eps: NonNegative = 0.0,
     variant: str = "sps",
+    *,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """Gradient descent with Polyak's step size; `update` needs `value=`.
 
@@ -80,10 +84,13 @@ def polyak_sgd(
       f_min: f*, the least loss or a lower bound of it.
       eps: ε ≥ 0.
       variant: "sps", or "sps+" for max(value − f_min, 0).
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     >>> import fnopt
     >>> fnopt.polyak_sgd()
     polyak_sgd(max_learning_rate=1.0, scaling=1.0, f_min=0.0, eps=0.0, variant='sps')
     """
-    rule = scale_by_polyak(f_min, max_learning_rate, eps, variant, scaling=scaling)
+    rule = scale_by_polyak(
+        f_min, max_learning_rate, eps, variant, scaling=scaling, axis_name=axis_name
+    )
     return chain(rule, scale(-1.0))

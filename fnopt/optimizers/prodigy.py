@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Bound, Decay, Initial, LearningRate, NonNegative, Positive
+from fnopt.placement import every_nth
 from fnopt.transforms.scaling import scale
 
 
@@ -50,7 +51,7 @@ def sliced(x: jax.Array, slice_p: int) -> jax.Array:
     if not x.size or max(fits, default=1) == 1:
         return x
     axis = fits.index(max(fits))
-    return jax.lax.slice_in_dim(x, 0, x.shape[axis], fits[axis], axis)
+    return every_nth(x, axis, x.shape[axis] // fits[axis])
 
 
 @gradient_transformation

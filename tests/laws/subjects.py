@@ -9,6 +9,7 @@ import optax
 import fnopt
 from fnopt.core import factories
 from fnopt.leaves import is_inexact
+from fnopt.optimizers.scion import Ball
 from fnopt.projections import projection_box
 from fnopt.testing import Builder
 
@@ -55,6 +56,9 @@ EXAMPLES = {
     "dpsgd": Builder(fnopt.dpsgd, 0.01, 5.0, 0.0, seed=0, momentum=0.9)
     .feeding(twice)
     .allowing(2.1),
+    # with the hyperparameters that are None by default
+    "nadamw": Builder(fnopt.nadamw, 0.01, momentum_decay=4e-3, mask=matrices),
+    "scale_by_prodigy": Builder(fnopt.scale_by_prodigy, beta3=0.9),
     # a bounded set: from 1e20 float32 would not see the next update
     "project": Builder(fnopt.project, within_100),
     # with 1 and no rate a scalar steps by its own size: to zero, or near it as the rounding is
@@ -92,6 +96,13 @@ EXTRAS = {
     **dict.fromkeys(("adahessian", "scale_by_adahessian"), curvature),
 }
 
+
+def by_rank(params):
+    """A norm of Scion's for each number of dimensions."""
+    balls = {1: Ball("sign", 0.5), 2: Ball("col", 3.0), 3: "conv"}
+    return jax.tree.map(lambda p: balls.get(p.ndim, "bias"), params)
+
+
 # Configurations in which a factory is another rule than by default.
 CONFIGURATIONS = {
     "sgd with momentum": Builder(fnopt.sgd, 0.01, momentum=0.9),
@@ -105,6 +116,33 @@ CONFIGURATIONS = {
     "adam with nesterov": Builder(fnopt.adam, 0.01, nesterov=True),
     "adam without a mean": Builder(fnopt.adam, 0.01, b1=0.0),
     "adamw masked": Builder(fnopt.adamw, 0.01, weight_decay=0.1, mask=matrices),
+    "nadam warmed up": Builder(fnopt.nadam, 0.01, momentum_decay=4e-3),
+    "novograd with decay": Builder(fnopt.novograd, 0.01, weight_decay=0.1),
+    "polyak_sgd sps+": Builder(fnopt.polyak_sgd, variant="sps+", f_min=0.5).calling(value=1.5),
+    "prodigy sliced": Builder(
+        fnopt.prodigy,
+        betas=(0.8, 0.99),
+        weight_decay=0.1,
+        safeguard_warmup=True,
+        growth_rate=2.0,
+        slice_p=2,
+        bias_correction=True,
+        beta3=0.9,
+    ).allowing(1.1),  # the slices, half of the gradients and of the params, are stored for a sum
+    "radam with nesterov": Builder(fnopt.radam, 0.01, nesterov=True),
+    "rprop with backtracking": Builder(fnopt.rprop, 0.01, backtracking=True).allowing(
+        2.1
+    ),  # the last steps are copied too
+    "scion with several norms": Builder(fnopt.scion, 0.01, norms=by_rank),
+    "scion unconstrained": Builder(fnopt.scion, 0.01, 1.0, norms="row", constrained=False),
+    "sm3 averaging": Builder(fnopt.scale_by_sm3, b2=0.9),
+    "sophia with the Gauss-Newton-Bartlett estimator": Builder(
+        fnopt.sophia,
+        0.01,
+        gamma=0.05,
+        hessian_diagonal_fn=fnopt.gauss_newton_bartlett_estimator_diag_hessian(),
+        bias_correction=True,
+    ).calling(logits_fn=logits, key=jax.random.key(0)),
     "trace with nesterov": Builder(fnopt.trace, 0.9, nesterov=True),
     "adam scheduled": Builder(fnopt.adam, fnopt.schedules.cosine_decay_schedule(0.01, 100)),
     "adam tunable": Builder(fnopt.adam, fnopt.Tunable(0.01), b1=fnopt.Tunable(0.9)),
@@ -165,6 +203,9 @@ BOUNDS = {
     # the last signs are copied likewise
     "scale_by_rprop": 1.1,
     "rprop": 1.1,
+    # Newton-Schulz has a matrix, its successor and their Gram matrix, here a quarter of them
+    "scale_by_scion": 2.3,
+    "scion": 2.3,
     # one byte for each entry of the largest leaf says whether it is NaN
     "zero_nans": 0.26,
 }

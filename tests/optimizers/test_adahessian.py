@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fnopt
-from fnopt.optimizers.adahessian import adahessian, hutchinson
+from fnopt.optimizers.adahessian import adahessian, hutchinson, random_signs
 from fnopt.testing.oracles import largest_error, leafwise
 
 
@@ -70,6 +70,19 @@ def test_hutchinson_estimates_the_diagonal():
     draws = jax.vmap(lambda key: hutchinson(loss, params, key)["x"])(keys)
     np.testing.assert_allclose(draws.mean(0), 2 * scales, atol=0.2)
     assert hutchinson(loss, params, keys[0])["n"] is None
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (5,), (33, 41), (2, 3, 64)])
+def test_random_signs_are_fair_and_independent(shape):
+    like = jnp.zeros(shape, jnp.bfloat16)
+    keys = jax.random.split(jax.random.key(0), 2000)
+    signs = jax.vmap(lambda key: random_signs(key, like))(keys).astype(jnp.float32)
+    assert signs.shape == (2000, *shape)
+    assert (jnp.abs(signs) == 1).all()
+    flat = np.asarray(signs).reshape(2000, -1)[:, :80]
+    second = flat.T @ flat / 2000 - np.eye(flat.shape[1])
+    assert np.abs(flat.mean(axis=0)).max(initial=0) < 0.12
+    assert np.abs(second).max(initial=0) < 0.12
 
 
 def test_a_convolution_is_averaged_over_its_window():

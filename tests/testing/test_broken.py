@@ -107,6 +107,17 @@ def test_a_builder_that_promises_no_bound():
     assert LAWS["L18"].judge(Builder(toys.sorts).allowing(9.0)).verdict == KEPT
 
 
+def test_a_builder_that_draws_by_the_leaves_places():
+    drawing = Builder(toys.depends_on_the_order).drawing()
+    assert LAWS["L16"].judge(drawing).verdict == KEPT
+    assert LAWS["L16"].judge(Builder(toys.counts_in_python).drawing()).verdict == BROKEN
+
+
+def test_a_foreign_state_is_named_by_the_shapes_of_its_leaves():
+    rows_only = Builder(fnopt.scale_by_sm3, b1=0.0)
+    assert LAWS["L8"].judge(rows_only) == (LAWS["L8"], KEPT, ())
+
+
 def test_a_build_that_raises_breaks_the_law():
     def build():
         raise RuntimeError("no optimizer today")

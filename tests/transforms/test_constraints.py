@@ -78,6 +78,15 @@ def test_a_projection_holds_the_params_through_training():
     assert fnopt.global_norm(params) == pytest.approx(0.5, rel=1e-5)
 
 
+def test_a_projection_keeps_the_updates_of_entries_it_leaves():
+    params = {"w": jnp.array([1.0, -2.0, 0.5])}
+    updates = {"w": jnp.array([1e-20, 5.0, -1.0])}
+    u, _ = project(lambda t: jax.tree.map(lambda x: jnp.clip(x, 0.0, 2.0), t)).update(
+        updates, (), params
+    )
+    np.testing.assert_array_equal(u["w"], np.float32([1e-20, 4.0, -0.5]))
+
+
 def test_leaves_may_be_projected_one_by_one():
     rows = jax.vmap(projection_simplex)
     params = {"a": jnp.ones((2, 3)), "b": jnp.zeros((4, 5))}

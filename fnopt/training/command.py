@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import importlib.util
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,8 @@ def _epilog() -> str:
     lines += [
         "other arguments of the schedule may follow: --set learning_rate=cosine:1e-3,alpha=0.1",
         "",
-        "optimizers:",
-        f"  {', '.join(choices.optimizers())}",
-        "default learning rates, chosen for the digits (others 1e-3, or the factory's own):",
-        "  " + ", ".join(f"{k} {v:g}" for k, v in _known_rates().items()),
+        "optimizers and their default learning rates, chosen for the digits:",
+        *textwrap.wrap(", ".join(_rates()), 78, initial_indent="  ", subsequent_indent="  "),
         "with --compare, --set adam.b1=0.8 concerns adam only",
         "",
         "examples:",
@@ -90,9 +89,9 @@ def _epilog() -> str:
     return "\n".join(lines)
 
 
-def _known_rates() -> dict[str, float]:
-    known = choices.optimizers()
-    return {name: rate for name, rate in choices.LEARNING_RATES.items() if name in known}
+def _rates() -> list[str]:
+    rates = {name: choices.default_rate(name) for name in choices.optimizers()}
+    return [name if rate is None else f"{name}={rate:g}" for name, rate in rates.items()]
 
 
 def _checked(what: str, accept: Callable[[str], Any]) -> Callable[[str], Any]:

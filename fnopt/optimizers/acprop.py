@@ -1,6 +1,6 @@
 """ACProp: AdaBelief that divides a gradient by what was known before it.
 
-    θ ← θ − η (g / (√ŝ + ε) + λθ)      ŝ = s / (1−β₂ᵗ⁻¹), of the steps before; 1 at the first
+    θ ← θ − η (g / (√ŝ + ε) + λθ)      ŝ = s / (1−β₂ᵗ⁻¹), of the steps before; 1 if there is none
     m ← β₁m + (1−β₁)g
     s ← β₂s + (1−β₂)(g−m)² + ε_root
 
@@ -9,7 +9,8 @@ Adam and AdaBelief do not. There is no momentum: m only serves s.
 
 Good for: noisy gradients, by its authors' tests on images, GANs and reinforcement learning; little
 used since.
-Caveat: the first step is plain gradient descent at the rate η. optax squares the distance from
+Caveat: the first step is plain gradient descent at the rate η, and so is the first after only
+zeros, for each entry: ŝ holds nothing but ε_root there. optax squares the distance from
 the mean before this gradient, not after it as the paper and its own page have it, so its steps
 are about β₁ times as long.
 Memory: two values per parameter; one with b1=0.
@@ -62,12 +63,12 @@ def scale_by_acprop(
         return AcpropState(tree.zero_count(), mu, tree.real_zeros_like(params))
 
     def update(updates: Any, state: AcpropState) -> Any:
-        first = state.count == 0
         c2 = 1 / tree.bias_correction(b2, jnp.maximum(state.count, 1))
+        unknown = 1.001 * eps_root / (1 - b2)  # ŝ of an entry that has had no gradient, rounded up
 
         def step(g: jax.Array, m: jax.Array | None, s: jax.Array) -> tuple[Any, ...]:
             root = tree.sqrt(c2 * s) + eps
-            u = tree.saturate(g) / jnp.where(first, jnp.ones_like(root), root)
+            u = tree.saturate(g) / jnp.where(c2 * s > unknown, root, jnp.ones_like(root))
             m = tree.saturate(g) if m is None else b1 * m + (1 - b1) * tree.saturate(g)
             s = (b2 * s + eps_root) + (1 - b2) * tree.squared(g - m)
             return u, m, s

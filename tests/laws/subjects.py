@@ -192,6 +192,14 @@ def from_kinds(factory):
 
 # What L18 allows a factory beyond the usual, by name; None where it promises nothing.
 BOUNDS = {
+    # the step needs the moment from before, which is copied, for it is overwritten first
+    "scale_by_acprop": 1.1,
+    "acprop": 1.1,
+    "scale_by_adadelta": 1.1,
+    "adadelta": 1.1,
+    # the Hessian's diagonal itself, which is made inside the step
+    "scale_by_adahessian": 1.1,
+    "adahessian": 1.1,
     # a CPU stores the random bits, two words for each number, before and after their rounds
     "add_noise": 4.1,
     "noisy_sgd": 4.1,

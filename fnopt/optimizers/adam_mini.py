@@ -34,6 +34,7 @@ from fnopt import tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
 from fnopt.transforms.decay import add_decayed_weights
+from fnopt.transforms.factored import squares_for
 from fnopt.transforms.scaling import scale_by_learning_rate
 
 Shape = tuple[int, ...]
@@ -124,7 +125,7 @@ def scale_by_adam_mini(
         c2 = 1 / tree.bias_correction(b2, t)
 
         def step(g: jax.Array, m: jax.Array | None, v: jax.Array) -> tuple[Any, ...]:
-            v = b2 * v + (1 - b2) * _mean(tree.squared(g), v.shape)
+            v = b2 * v + (1 - b2) * _mean(squares_for(g, v), v.shape)
             g = tree.saturate(g)
             m = g if m is None else b1 * m + (1 - b1) * g
             return c1 * m / _spread(tree.sqrt(c2 * v) + eps, g.shape), m, v

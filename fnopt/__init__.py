@@ -201,7 +201,13 @@ from fnopt.transforms.scaling import scale_by_learning_rate as scale_by_learning
 from fnopt.transforms.scaling import scale_by_schedule as scale_by_schedule
 from fnopt.wrappers.cautious import cautious as cautious
 from fnopt.wrappers.grokfast import grokfast as grokfast
+from fnopt.wrappers.masking import freeze as freeze
+from fnopt.wrappers.masking import masked as masked
+from fnopt.wrappers.masking import selective_transform as selective_transform
 from fnopt.wrappers.orthograd import orthograd as orthograd
+from fnopt.wrappers.partitioning import partition as partition
+from fnopt.wrappers.partitioning import route as route
+from fnopt.wrappers.partitioning import where as where
 
 if _typing.TYPE_CHECKING:
     from fnopt import losses as losses

@@ -19,7 +19,7 @@ from fnopt import leaves, tree
 from fnopt.hyperparameters import Hyperparameters, HyperparametersState, kinds_of, label
 from fnopt.placement import place
 from fnopt.recipe import Recipe, bind
-from fnopt.rule import Rule, as_rule, inside, inside_out, members_of, name_of
+from fnopt.rule import Rule, as_rule, inside, inside_out, members_of, name_of, routes_of
 from fnopt.tree import PyTree
 
 P = ParamSpec("P")
@@ -96,14 +96,15 @@ def gradient_transformation(
         arguments = bind(signature, factory.__name__, args, kwargs)
         given = Hyperparameters(factory.__name__, kinds, arguments)
         inner = {name: inside_out(value) for name, value in arguments.arguments.items()}
+        name, members = factory.__name__, tuple(members_of(inner))
 
         def make(values: dict[str, Any]) -> Rule:
             call = inspect.BoundArguments(signature, inner | values)  # type: ignore[arg-type]
             pair = factory(*call.args, **call.kwargs)
-            return as_rule(pair, factory.__name__, members=tuple(members_of(inner)))
+            return as_rule(pair, name, members)
 
-        rule = make(given.static) if given.is_static else _controlled(factory.__name__, given, make)
-        each = per_example or any(member.per_example for member in members_of(inner))
+        rule = make(given.static) if given.is_static else _controlled(name, given, make, members)
+        each = per_example or rule.per_example
         return _wrap(rule._replace(per_example=each), build, arguments)
 
     build.kinds = kinds  # type: ignore[attr-defined]
@@ -218,7 +219,12 @@ def _explain(rule: Rule, state: PyTree, cleaned: PyTree, error: Exception) -> No
             ) from error
 
 
-def _controlled(name: str, given: Hyperparameters, make: Callable[[dict[str, Any]], Rule]) -> Rule:
+def _controlled(
+    name: str,
+    given: Hyperparameters,
+    make: Callable[[dict[str, Any]], Rule],
+    members: tuple[Rule, ...],
+) -> Rule:
     """A rule whose hyperparameters live in the state: built anew with them at each trace."""
     changing = bool(given.scheduled or given.tunable)
     fixed = None if changing else make(given.static)
@@ -240,7 +246,9 @@ def _controlled(name: str, given: Hyperparameters, make: Callable[[dict[str, Any
         count = tree.increment(state.count)
         return updates, HyperparametersState(count, current, state.tunable, inner)
 
-    return Rule(init, update, name, lambda: build(*given.start()).extras())
+    routes = fixed.routes if fixed else routes_of(name, members)
+    each = any(member.per_example for member in members)
+    return Rule(init, update, name, lambda: build(*given.start()).extras(), each, routes)
 
 
 # Composition
@@ -270,14 +278,15 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
     return treedef.unflatten(next(added) if on else p for p, on in zip(old, live))
 
 
-def _is_stateless(state: PyTree) -> bool:
+def is_stateless(state: PyTree) -> bool:
+    """Whether a member's state is the empty one of a rule without state."""
     return type(state) in (tuple, dict) and not state
 
 
 def _chain(rules: Mapping[str, Rule]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     def init(params: PyTree) -> dict[str, PyTree]:
         states = {name: rule.init(params) for name, rule in rules.items()}
-        return {name: state for name, state in states.items() if not _is_stateless(state)}
+        return {name: state for name, state in states.items() if not is_stateless(state)}
 
     def update(
         updates: PyTree, state: dict[str, PyTree], params: PyTree = None, **extra_args: Any

@@ -5,8 +5,9 @@ What `fnopt.tree` says entry by entry, this says of all entries together.
 
 from __future__ import annotations
 
+import contextvars
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -168,7 +169,9 @@ def total(terms: Any, axis_name: Any) -> Any:
     """
     found = [x for x in jax.tree.leaves(terms) if x.size]
     result = _total(found) if found else jnp.zeros(())
-    return trees.weak(result if axis_name is None else jax.lax.psum(result, axis_name))
+    return trees.weak(
+        _shared(result if axis_name is None else jax.lax.psum(result, axis_name), _sum)
+    )
 
 
 def dot(a: PyTree, b: PyTree, axis_name: Any = None) -> Any:
@@ -179,3 +182,59 @@ def dot(a: PyTree, b: PyTree, axis_name: Any = None) -> Any:
 def rms(x: jax.Array) -> jax.Array:
     """√mean(|x|²) over a leaf, weakly typed; 0 for an empty one."""
     return trees.weak(norm([x])) / max(x.size, 1) ** 0.5
+
+
+# Reductions over all members of a partition
+
+_SEAT: contextvars.ContextVar[list[Any] | None] = contextvars.ContextVar("seat", default=None)
+"""While a member of a sharing partition runs: the results that it has still to be given."""
+
+
+class _Waits(Exception):
+    """Ends a member's run where it needs a reduction that the others have yet to take part in."""
+
+    def __init__(self, value: jax.Array, combine: Callable[[list[jax.Array]], jax.Array]):
+        self.value, self.combine = value, combine
+
+
+def _sum(parts: list[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.add, parts)
+
+
+def _shared(value: jax.Array, combine: Callable[[list[jax.Array]], jax.Array]) -> jax.Array:
+    seat = _SEAT.get()
+    if seat is None:
+        return value
+    if seat:
+        return seat.pop(0)
+    raise _Waits(value, combine)
+
+
+def whole_norm(tree: PyTree, axis_name: Any = None) -> jax.Array:
+    """`norm` of a whole tree: over all members of a partition that shares its reductions."""
+    return _shared(norm(tree, axis_name), norm)
+
+
+def meet(runs: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What each run returns, their reductions over the whole tree (`whole_norm`, `total`) shared.
+
+    A run is begun again each time that a reduction of it is known, and the first part of its
+    program is then a second copy, which the compiler leaves out. Runs that have fewer reductions
+    than others take no part in the rest.
+    """
+    results: list[Any] = [None] * len(runs)
+    waiting, known = list(range(len(runs))), list[Any]()
+    while waiting:
+        halted: list[tuple[int, _Waits]] = []
+        for i in waiting:
+            token = _SEAT.set(list(known))
+            try:
+                results[i] = runs[i]()
+            except _Waits as wait:
+                halted.append((i, wait))
+            finally:
+                _SEAT.reset(token)
+        waiting = [i for i, _ in halted]
+        if halted:
+            known.append(halted[0][1].combine([wait.value for _, wait in halted]))
+    return results

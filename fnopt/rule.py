@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
+
 from fnopt.tree import PyTree
 
 
@@ -19,6 +21,8 @@ class Rule(NamedTuple):
       extras: () -> the extra arguments it reads; None where it takes any.
       per_example: whether it takes the gradients of single examples, with one batch axis in front
         of the params' shapes, and gives updates without it.
+      routes: params -> for each leaf the words that say which rule it gets; None where all leaves
+        get the one named.
     """
 
     init: Callable[[PyTree], PyTree]
@@ -26,11 +30,12 @@ class Rule(NamedTuple):
     name: str
     extras: Callable[[], frozenset[str] | None]
     per_example: bool = False
+    routes: Callable[[PyTree], PyTree] | None = None
 
 
 def as_rule(pair: Any, name: str, members: tuple[Rule, ...] = ()) -> Rule:
     """An `(init, update)` pair with the calling convention evened out by its signature."""
-    init, update = pair
+    init, update, *routes = pair
     parameters = inspect.signature(update).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     keyword = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
@@ -60,7 +65,26 @@ def as_rule(pair: Any, name: str, members: tuple[Rule, ...] = ()) -> Rule:
             return None
         return frozenset(read).union(*(i for i in inside if i is not None))
 
-    return Rule(init, evened, name, extras)
+    words = routes[0] if routes else routes_of(name, members)
+    each = any(member.per_example for member in members)
+    return Rule(init, evened, name, extras, each, words)
+
+
+def routed(rule: Rule, params: PyTree) -> PyTree:
+    """For each leaf the words that say which rule it gets."""
+    return jax.tree.map(lambda _: rule.name, params) if rule.routes is None else rule.routes(params)
+
+
+def routes_of(name: str, members: tuple[Rule, ...]) -> Callable[[PyTree], PyTree] | None:
+    """A chain's or wrapper's routes, if a member has any: its members', in its name."""
+    if not any(member.routes for member in members):
+        return None
+
+    def routes(params: PyTree) -> PyTree:
+        words = [routed(member, params) for member in members]
+        return jax.tree.map(lambda *each: f"{name}({', '.join(each)})", *words)
+
+    return routes
 
 
 def inside(transformation: Any, where: str = "chain") -> Rule:

@@ -14,7 +14,7 @@ import numpy as np
 from fnopt import leaves, tree
 from fnopt.core import GradientTransformation
 from fnopt.placement import sharding_of
-from fnopt.rule import is_transformation
+from fnopt.rule import inside, is_transformation, routed
 from fnopt.tree import PyTree
 
 S = TypeVar("S")
@@ -209,6 +209,7 @@ def summary(optimizer: GradientTransformation, params: PyTree) -> Summary:
     state = optimizer.init(abstract)
     pairs = jax.tree_util.tree_flatten_with_path(abstract, is_leaf=tree.is_none)[0]
     inexact = jax.tree.map(lambda x: x if leaves.is_inexact(x) else None, abstract)
+    words = iter(jax.tree.leaves(routed(inside(optimizer, "summary"), inexact)))
     below: dict[Any, list[Any]] = {}
     shared = []
     for path, leaf, param_path, param in tree.align(state, inexact):
@@ -224,7 +225,7 @@ def summary(optimizer: GradientTransformation, params: PyTree) -> Summary:
             Row(
                 jax.tree_util.keystr(path) or "params",
                 leaves.describe(leaf) if hasattr(leaf, "shape") else type(leaf).__name__,
-                _rule_name(optimizer) if seen else "passed through",
+                next(words) if seen else "passed through",
                 ", ".join(f"{_field(p, path)} {leaves.describe(x)}" for p, x in own) or "-",
                 sum(map(_bytes, (x for _, x in own))),
                 _sharding(leaf),
@@ -253,10 +254,6 @@ def _field(path: tuple[Any, ...], param_path: tuple[Any, ...]) -> str:
         if path[start : start + len(param_path)] == param_path and start > 0:
             return tree.key_name(path[start - 1])
     return tree.path_name(path)
-
-
-def _rule_name(optimizer: Any) -> str:
-    return getattr(optimizer, "name", type(optimizer).__name__)
 
 
 def _bytes(x: Any) -> int:

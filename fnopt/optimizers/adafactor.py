@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Bound, Decay, LearningRate, NonNegative
-from fnopt.transforms.decay import chosen
+from fnopt.masks import chosen
 from fnopt.transforms.factored import Factored, factored_zeros, large_leaves, weight_of_new
 from fnopt.transforms.scaling import scale_by_learning_rate
 

@@ -27,7 +27,8 @@ from fnopt import tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.fusion import overwrite_after
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
-from fnopt.transforms.decay import add_decayed_weights, chosen
+from fnopt.masks import chosen
+from fnopt.transforms.decay import add_decayed_weights
 from fnopt.transforms.scaling import scale_by_learning_rate
 
 

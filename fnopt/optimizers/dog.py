@@ -81,7 +81,7 @@ def scale_by_dog(
 
 
 def _weak_norm(updates: Any, axis_name: Any) -> Any:
-    return tree.weak(reductions.norm(updates, axis_name))
+    return tree.weak(reductions.whole_norm(updates, axis_name))
 
 
 @composition

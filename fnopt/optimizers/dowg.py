@@ -71,7 +71,7 @@ def scale_by_dowg(
 
 
 def _weak_norm(updates: Any, axis_name: Any) -> Any:
-    return tree.weak(reductions.norm(updates, axis_name))
+    return tree.weak(reductions.whole_norm(updates, axis_name))
 
 
 @composition

@@ -24,7 +24,7 @@ from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.fusion import recompute
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
-from fnopt.transforms.decay import chosen
+from fnopt.masks import chosen
 from fnopt.transforms.normalization import trust_ratio
 from fnopt.transforms.scaling import scale_by_learning_rate
 

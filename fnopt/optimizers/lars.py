@@ -24,8 +24,8 @@ import jax
 from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative, Positive
+from fnopt.masks import chosen
 from fnopt.transforms.accumulation import trace
-from fnopt.transforms.decay import chosen
 from fnopt.transforms.normalization import trust_ratio
 from fnopt.transforms.scaling import scale_by_learning_rate
 

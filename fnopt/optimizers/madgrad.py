@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from fnopt import tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
-from fnopt.transforms.decay import chosen
+from fnopt.masks import chosen
 
 
 class MadgradState(NamedTuple):

@@ -76,7 +76,7 @@ def scale_by_momo(
             mu, change = tree.lerp(state.mu, updates, b), b * before
         mean = b * tree.weak(state.value) + (1 - b) * tree.weak(value)
         gamma = reductions.dot(mu, params, axis_name) - change
-        norm = tree.weak(reductions.norm(mu, axis_name))
+        norm = tree.weak(reductions.whole_norm(mu, axis_name))
         shrink = 1 + learning_rate * weight_decay
         least = tree.weak(state.lower_bound) if adapt_lower_bound else lower_bound
         height = shrink * mean + change - (shrink - 1) * gamma

@@ -86,7 +86,7 @@ def scale_by_momo_adam(
         # in other words than `metric`, which would be stored for both
         root = c2**0.5
         measured = tree.map(lambda m, v: m / tree.sqrt(tree.sqrt(v) + eps / root), mu, nu)
-        norm = tree.weak(reductions.norm(measured, axis_name)) / root**0.5
+        norm = tree.weak(reductions.whole_norm(measured, axis_name)) / root**0.5
         shrink = 1 + learning_rate * weight_decay
         least = tree.weak(state.lower_bound) if adapt_lower_bound else lower_bound
         height = shrink * mean + change - (shrink - 1) * gamma

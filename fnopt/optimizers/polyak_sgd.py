@@ -58,7 +58,7 @@ def scale_by_polyak(
         if variant == "sps+":
             gap = jnp.maximum(gap, 0.0)
         # γ‖g‖ and g/‖g‖, since ‖g‖² may overflow where their product does not
-        norm = tree.weak(reductions.norm(updates, axis_name))
+        norm = tree.weak(reductions.whole_norm(updates, axis_name))
         over = reciprocal(norm)
         length = jnp.minimum(gap * reciprocal(norm + eps * over), max_learning_rate * norm)
         return tree.map(lambda u: (scaling * length) * (over * u), updates), state

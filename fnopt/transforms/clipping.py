@@ -55,7 +55,7 @@ def clip_by_global_norm(max_norm: Bound, *, axis_name: Any = None) -> Any:
     """
 
     def update(updates: Any, state: Any) -> Any:
-        norm = tree.weak(reductions.norm(updates, axis_name))
+        norm = tree.weak(reductions.whole_norm(updates, axis_name))
         return tree.scale(max_norm / jnp.maximum(norm, max_norm), updates), state
 
     return lambda params: (), update

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from typing import Any
 
 import jax
@@ -11,18 +9,7 @@ import jax
 from fnopt import tree
 from fnopt.core import gradient_transformation
 from fnopt.hyperparameters import NonNegative
-
-
-def chosen(mask: Any, params: Any) -> Any:
-    """The mask as a tree of bools like `params`: from a prefix tree, a function, or None for all.
-
-    A leaf that is no array for the rule (an integer, say) has no place in it.
-    """
-    if inspect.isroutine(mask) or isinstance(mask, functools.partial):
-        mask = mask(params)
-    if mask is None:
-        mask = True
-    return jax.tree.map(lambda m, below: jax.tree.map(lambda _: bool(m), below), mask, params)
+from fnopt.masks import chosen
 
 
 @gradient_transformation

@@ -36,7 +36,7 @@ def normalize_by_update_norm(
     """
 
     def update(updates: Any, state: Any) -> Any:
-        size = tree.weak(reductions.norm(updates, axis_name)) + eps
+        size = tree.weak(reductions.whole_norm(updates, axis_name)) + eps
         return tree.scale(scale_factor * reciprocal(size), updates), state
 
     return lambda params: (), update

@@ -192,6 +192,17 @@ def from_kinds(factory):
 
 # What L18 allows a factory beyond the usual, by name; None where it promises nothing.
 BOUNDS = {
+    # the normalized gradient, which its mean and its instability both read
+    "scale_by_came": 1.1,
+    "came": 1.1,
+    # the optimizer's updates and which entries of them agree, for the mean over each leaf
+    "cautious": 2.1,
+    # the start values' place in the step is read after the sums are overwritten
+    "scale_by_cocob": 1.1,
+    "cocob": 1.1,
+    # the terms of the two sums over the tree
+    "scale_by_dadapt_adamw": 2.1,
+    "dadapt_adamw": 2.1,
     # the step needs the moment from before, which is copied, for it is overwritten first
     "scale_by_acprop": 1.1,
     "acprop": 1.1,

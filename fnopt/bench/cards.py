@@ -129,8 +129,8 @@ CARDS = {
     "dowg": Card(
         Run("", 5e-6),
         Run("cosine:1", 0.03),
-        Run("0.5", 0.1),
-        "on the digits the whole rate is at the edge",
+        Run("", 0.1),
+        "at 1 it diverges on the digits",
     ),
     "dpsgd": Card(
         Run("cosine:1 l2_norm_clip=1 noise_multiplier=0.1", 0.02),

@@ -134,7 +134,7 @@ def test_data_that_has_changed_is_noticed(workdir, capsys):
     ("words", "expected"),
     [
         (["--optimizer", "adm"], "unknown optimizer 'adm'; did you mean 'adam'?"),
-        (["--compare", "sgd,adma"], "unknown optimizer 'adma'; did you mean 'adam'?"),
+        (["--compare", "sgd,momentun"], "unknown optimizer 'momentun'; did you mean 'momentum'?"),
         (["--compare", "sgd,sgd"], "different names with commas between"),
         (["--compare", "sgd,adam", "--optimizer", "sgd"], "not both"),
         (["--set", "b1=2"], "adam: b1 must be in [0, 1), got 2"),
@@ -256,5 +256,5 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys, workdir):
 def test_help_names_the_schedules_and_rates(capsys):
     assert train("--help") == 0
     out = capsys.readouterr().out
-    for word in ("warmup_cosine:V", "onecycle:V", "sgd 0.2", "adam 0.001", "--compare", "--resume"):
+    for word in ("warmup_cosine:V", "onecycle:V", "sgd=0.2", "adam=0.001", "--compare", "--resume"):
         assert word in out

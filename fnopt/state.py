@@ -209,7 +209,7 @@ def summary(optimizer: GradientTransformation, params: PyTree) -> Summary:
     state = optimizer.init(abstract)
     pairs = jax.tree_util.tree_flatten_with_path(abstract, is_leaf=tree.is_none)[0]
     inexact = jax.tree.map(lambda x: x if leaves.is_inexact(x) else None, abstract)
-    words = iter(jax.tree.leaves(routed(inside(optimizer, "summary"), inexact)))
+    routes = iter(jax.tree.leaves(routed(inside(optimizer, "summary"), inexact)))
     below: dict[Any, list[Any]] = {}
     shared = []
     for path, leaf, param_path, param in tree.align(state, inexact):
@@ -225,7 +225,7 @@ def summary(optimizer: GradientTransformation, params: PyTree) -> Summary:
             Row(
                 jax.tree_util.keystr(path) or "params",
                 leaves.describe(leaf) if hasattr(leaf, "shape") else type(leaf).__name__,
-                next(words) if seen else "passed through",
+                next(routes) if seen else "passed through",
                 ", ".join(f"{_field(p, path)} {leaves.describe(x)}" for p, x in own) or "-",
                 sum(map(_bytes, (x for _, x in own))),
                 _sharding(leaf),

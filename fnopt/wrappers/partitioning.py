@@ -249,7 +249,7 @@ def route(
             raise ValueError(
                 _unused(unused[0], held[unused[0]], [tree.path_name(p) for p, _ in pairs])
             )
-        return treedef.unflatten(labels)
+        return jax.tree.unflatten(treedef, labels)
 
     return _split(chosen, labels_of, passthrough, False, shared)
 

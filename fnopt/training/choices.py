@@ -21,6 +21,7 @@ LEARNING_RATES = {
     "adam": 1e-3,
     "adamw": 1e-3,
     "lion": 2e-4,
+    "acprop": 5e-4,
     "adabelief": 2e-3,
     "adahessian": 0.02,
     "adam_mini": 2e-3,

@@ -22,6 +22,7 @@ Source: Yao et al. 2020, arXiv 2006.00719.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -59,18 +60,23 @@ def hutchinson(value_fn: Callable[[Any], jax.Array], params: Any, key: jax.Array
         return value_fn(treedef.unflatten(next(rest) if on else x for x, on in zip(every, live)))
 
     point = [jnp.asarray(x) for x, on in zip(every, live) if on]
-    keys = jax.random.split(key, max(len(point), 1))
-    signs = [random_signs(k, x) for k, x in zip(keys, point)]
+    signs = random_signs(key, point)
     products = iter(tree.map(jnp.multiply, signs, jax.jvp(jax.grad(value), (point,), (signs,))[1]))
     return treedef.unflatten(next(products) if on else None for on in live)
 
 
-def random_signs(key: jax.Array, like: jax.Array) -> jax.Array:
-    """±1 at random, in the shape, dtype and sharding of `like`, from one random bit for each."""
-    words = jax.random.bits(key, (-(-like.size // 32), 1), jnp.uint32)
-    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None, :]) & jnp.uint32(1)
-    signs = 1 - 2 * bits.astype(jnp.int8).reshape(-1)[: like.size].reshape(like.shape)
-    return jnp.ones_like(like) * signs.astype(like.dtype)
+def random_signs(key: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
+    """±1 at random, in the shapes, dtypes and shardings of `like`, from one bit for each."""
+    counts = [-(-x.size // 32) for x in like]
+    words = jax.random.bits(key, (sum(counts), 1), jnp.uint32)
+
+    def unpack(x: jax.Array, words: jax.Array) -> jax.Array:
+        bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None, :]) & jnp.uint32(1)
+        signs = 1 - 2 * bits.astype(jnp.int8).reshape(-1)[: x.size].reshape(x.shape)
+        return jnp.ones_like(x) * signs.astype(x.dtype)
+
+    ends = itertools.accumulate(counts)
+    return [unpack(x, words[end - n : end]) for x, n, end in zip(like, counts, ends)]
 
 
 def unit_axes(ndim: int) -> tuple[int, ...]:

@@ -72,17 +72,16 @@ def test_hutchinson_estimates_the_diagonal():
     assert hutchinson(loss, params, keys[0])["n"] is None
 
 
-@pytest.mark.parametrize("shape", [(), (0, 3), (5,), (33, 41), (2, 3, 64)])
-def test_random_signs_are_fair_and_independent(shape):
-    like = jnp.zeros(shape, jnp.bfloat16)
+def test_random_signs_are_fair_and_independent():
+    like = [jnp.zeros(s, jnp.bfloat16) for s in [(), (0, 3), (5,), (7, 9), (2, 3, 8)]]
     keys = jax.random.split(jax.random.key(0), 2000)
-    signs = jax.vmap(lambda key: random_signs(key, like))(keys).astype(jnp.float32)
-    assert signs.shape == (2000, *shape)
-    assert (jnp.abs(signs) == 1).all()
-    flat = np.asarray(signs).reshape(2000, -1)[:, :80]
-    second = flat.T @ flat / 2000 - np.eye(flat.shape[1])
-    assert np.abs(flat.mean(axis=0)).max(initial=0) < 0.12
-    assert np.abs(second).max(initial=0) < 0.12
+    signs = jax.vmap(lambda key: random_signs(key, like))(keys)
+    assert [x.shape for x in signs] == [(2000, *x.shape) for x in like]
+    flat = np.concatenate([np.asarray(x, np.float32).reshape(2000, -1) for x in signs], axis=1)
+    assert flat.shape[1] == 117
+    assert (np.abs(flat) == 1).all()
+    assert np.abs(flat.mean(axis=0)).max() < 0.12
+    assert np.abs(flat.T @ flat / 2000 - np.eye(117)).max() < 0.12
 
 
 def test_a_convolution_is_averaged_over_its_window():

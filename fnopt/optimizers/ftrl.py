@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from fnopt import tree
@@ -28,8 +27,9 @@ from fnopt.hyperparameters import LearningRate, NonNegative, Positive
 
 
 class FtrlState(NamedTuple):
-    """z, like the params; n, real, like them."""
+    """The count, int32 (); z, like the params; n, real, like them."""
 
+    count: Any
     linear: Any
     sum_of_squares: Any
 
@@ -54,24 +54,29 @@ def scale_by_ftrl(
     """
 
     def init(params: Any) -> FtrlState:
-        def start(p: jax.Array) -> jax.Array:
-            return -p * (beta + learning_rate * l2) - learning_rate * l1 * jnp.sign(p)
-
-        return FtrlState(tree.map(start, params), tree.real_zeros_like(params))
-
-    def step(g: Any, z: Any, n: Any, p: Any) -> tuple[Any, ...]:
-        square = tree.squared(g)
-        new = n + square
-        # √new − √n without the difference of two nearly equal numbers
-        sigma = square / (tree.sqrt(new) + tree.sqrt(n))
-        z = z + learning_rate * tree.saturate(g) - sigma * p
-        size = jnp.maximum(jnp.abs(z) - learning_rate * l1, 0.0)
-        solution = -jnp.sign(z) * (size / (beta + tree.sqrt(new) + learning_rate * l2))
-        return solution - p, z, new
+        return FtrlState(tree.zero_count(), tree.zeros_like(params), tree.real_zeros_like(params))
 
     def update(updates: Any, state: FtrlState, params: Any) -> Any:
-        updates, z, n = tree.map(step, updates, *state, params, outputs=3)
-        return updates, FtrlState(z, n)
+        first = state.count == 0
+
+        def step(g: Any, z: Any, n: Any, p: Any) -> tuple[Any, ...]:
+            start = -p * (beta + learning_rate * l2) - learning_rate * l1 * jnp.sign(p)
+            square = tree.squared(g)
+            new = n + square
+            # √new − √n without the difference of two nearly equal numbers
+            sigma = square / (tree.sqrt(new) + tree.sqrt(n))
+            z = jnp.where(first, start, z) + learning_rate * tree.saturate(g) - sigma * p
+            size = jnp.maximum(jnp.abs(z) - learning_rate * l1, 0.0)
+            root = beta + tree.sqrt(new) + learning_rate * l2
+            u = -jnp.sign(z) * (size / root) - p
+            if not jnp.iscomplexobj(g):
+                # on one side of zero the two solutions differ by this, which rounding would hide
+                free = (jnp.sign(z) * jnp.sign(p) < 0) & (size > 0)
+                u = jnp.where(free, -learning_rate * tree.saturate(g) / root, u)
+            return u, z, new
+
+        updates, z, n = tree.map(step, updates, state[1], state[2], params, outputs=3)
+        return updates, FtrlState(tree.increment(state.count), z, n)
 
     return init, update
 

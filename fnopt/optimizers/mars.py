@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
-from fnopt.fusion import recompute
+from fnopt.fusion import overwrite_after, recompute
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
 from fnopt.transforms.decay import add_decayed_weights
 from fnopt.transforms.factored import largest_root
@@ -108,8 +108,9 @@ def scale_by_mars(
             last = None if last is None else tree.saturate(g)
             m = d1 * m + (1 - d1) * c
             if v is None:
-                return jnp.sign(m), m, None, last
+                return jnp.sign(m), m, None, overwrite_after(last, m)
             v = d2 * v + (1 - d2) * tree.squared(g if last is None else c)
+            last = None if last is None else overwrite_after(last, m, v)
             return c1 * m / (tree.sqrt(c2 * v) + eps), m, v, last
 
         updates, mu, nu, last = tree.map(step, updates, state.mu, state.nu, state.last, outputs=4)

@@ -68,6 +68,7 @@ def scale_by_momo(
 
     def update(updates: Any, state: MomoState, params: Any, *, value: Any) -> Any:
         b = jnp.where(state.count == 0, 0.0, beta)
+        updates = tree.map(tree.saturate, updates)
         mu, change = updates, 0.0
         if not plain:
             # ⟨m, θ⟩ − γ is β times what it is for the old m: no huge terms have to cancel

@@ -192,6 +192,16 @@ def from_kinds(factory):
 
 # What L18 allows a factory beyond the usual, by name; None where it promises nothing.
 BOUNDS = {
+    # the sums from before, which the step and their successors both read
+    "scale_by_ftrl": 2.1,
+    "ftrl": 2.1,
+    # the corrected gradient, which the moments and its norm read
+    "scale_by_mars": 1.1,
+    "mars_adamw": 1.1,
+    "mars_lion": 1.1,
+    # the terms of the sums over the tree
+    "scale_by_momo_adam": 1.1,
+    "momo_adam": 1.1,
     # the normalized gradient, which its mean and its instability both read
     "scale_by_came": 1.1,
     "came": 1.1,

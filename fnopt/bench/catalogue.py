@@ -1,4 +1,4 @@
-"""The page docs/catalogue.md, from the package: `python -m fnopt.bench.catalogue`.
+"""The page docs/catalogue.md, from the package: `python -m fnopt.bench.catalogue [--recount]`.
 
 What an optimizer is, is good for, keeps in memory and comes from stands in the docstring of its
 file, or of the factory if it is a wrapper; the page collects these lines, the convergence cards
@@ -10,17 +10,19 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 import fnopt
 from fnopt import losses, projections, schedules
 from fnopt.bench import trees
 from fnopt.bench.cards import CARDS, Run, make, words
+from fnopt.bench.counts import count
 from fnopt.bench.tasks import TASKS, start
 from fnopt.core import factories
 from fnopt.training import choices
@@ -32,6 +34,11 @@ HEAD = """# The catalogue
 What the package holds, each line from its docstring. `python -m fnopt.bench.catalogue` writes this
 page, and a test says when it is stale. To choose between the optimizers read
 [How to choose](choose.md); "by its authors' tests" means that we know of no independent ones.
+
+State and step are bytes per float32 parameter, of a transformer's hidden layers: those kept from
+step to step, and those that one compiled `update` and `apply_updates` read and write, as the CPU
+compiler counts them. The gradient, the params and the new params alone are 12. Sophia's step has an
+estimate of the Hessian in it, DP-SGD's one example.
 """
 
 CONVERGENCE = """
@@ -47,6 +54,10 @@ with what rate, not which is best: the problems are small, and rates were search
 """
 
 
+COLUMNS = ("names", "line", "good_for", "memory", "state", "step", "source")
+"""An entry's fields as the table has them."""
+
+
 class Entry(NamedTuple):
     """A file's factories, and what its docstring says.
 
@@ -57,7 +68,8 @@ class Entry(NamedTuple):
       good_for: the paragraph of that title, and so on.
       memory: what is kept per parameter.
       source: the paper, as it is written.
-      state: bytes of state per float32 parameter of a transformer, of each name; "" of a wrapper.
+      state: bytes of state per parameter, of each name; "" of a wrapper.
+      step: bytes of a step per parameter, of each name; "" of a wrapper.
     """
 
     names: tuple[str, ...]
@@ -67,6 +79,7 @@ class Entry(NamedTuple):
     memory: str
     source: str
     state: str = ""
+    step: str = ""
 
 
 def first_sentence(text: str | None) -> str:
@@ -91,22 +104,60 @@ def entry(names: Iterable[str], documented: Any) -> Entry:
     return Entry(tuple(names), path, first_sentence(text), *rest)
 
 
-def optimizers() -> list[Entry]:
-    """The files of the whole optimizers, by the name of the first."""
+def optimizers(steps: Mapping[str, str]) -> list[Entry]:
+    """The files of the whole optimizers; `steps` has the bytes of a step by name."""
     files: dict[str, list[str]] = {}
     for name, factory in choices.optimizers().items():
         files.setdefault(factory.__module__, []).append(name)
-    entries = [entry(names, sys.modules[module]) for module, names in files.items()]
-    return [e._replace(state=", ".join(map(state_bytes, e.names))) for e in entries]
+    return [
+        entry(names, sys.modules[module])._replace(
+            state=", ".join(map(state_bytes, names)),
+            step=", ".join(steps.get(name, "?") for name in names),
+        )
+        for module, names in files.items()
+    ]
 
 
 def state_bytes(name: str) -> str:
-    """The state's bytes per parameter, as on the digits' card."""
-    optimizer = make(name, CARDS[name].digits, 1)
+    """The bytes of state per parameter, with the settings of the digits' card."""
     tree = trees.transformer()
-    state = jax.tree.leaves(jax.eval_shape(optimizer.init, tree))
-    total = sum(x.size * x.dtype.itemsize for x in state)
-    return f"{round(total / trees.size(tree), 2):g}"
+    state = jax.tree.leaves(jax.eval_shape(make(name, CARDS[name].digits, 1).init, tree))
+    return _rounded(sum(x.size * x.dtype.itemsize for x in state) / trees.size(tree))
+
+
+def step_bytes(name: str) -> str:
+    """The bytes of a step per parameter, as the compiler counts them; seconds."""
+    tree, rule = trees.transformer(), make(name, CARDS[name].digits, 1)
+    reads = rule.rule.extras() or frozenset()
+    known = {
+        "value": jax.ShapeDtypeStruct((), jnp.float32),
+        "hessian": tree,
+        "key": jax.eval_shape(jax.random.key, 0),
+        "obj_fn": lambda params: sum(jnp.vdot(x, x) for x in jax.tree.leaves(params)),
+    }
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), tree)
+    return _rounded(
+        count(
+            rule,
+            tree,
+            gradients=one if rule.rule.per_example else None,
+            extras={extra: value for extra, value in known.items() if extra in reads},
+        ).bytes
+    )
+
+
+def steps_on(text: str) -> dict[str, str]:
+    """The bytes of a step by name, as a page has them."""
+    found: dict[str, str] = {}
+    for line in text.partition("## Optimizers")[2].partition("\n## ")[0].splitlines():
+        cells = [c.strip() for c in re.split(r"(?<!\\)\|", line)]
+        names = re.findall(r"`(\w+)`", cells[1]) if len(cells) > 1 else []
+        found |= dict(zip(names, cells[COLUMNS.index("step") + 1].split(", "))) if names else {}
+    return {name: number for name, number in found.items() if number != "?"}
+
+
+def _rounded(number: float) -> str:
+    return f"{round(number, 2):g}" if number < 1 else f"{number:.3g}"
 
 
 def wrappers() -> list[Entry]:
@@ -160,11 +211,11 @@ def described(entries: Iterable[Entry]) -> str:
     rows = (
         [
             f"[{', '.join(f'`{name}`' for name in e.names)}]({e.path})",
-            *(cell(text) for text in (e.line, e.good_for, e.memory, e.state, e.source)),
+            *(cell(getattr(e, column)) for column in COLUMNS[1:]),
         ]
         for e in entries
     )
-    return table(("name", "what it does", "good for", "memory", "bytes", "source"), rows)
+    return table(("name", "what it does", "good for", *COLUMNS[3:]), rows)
 
 
 def listed(found: dict[str, Callable[..., Any]]) -> str:
@@ -197,10 +248,10 @@ def shown(name: str, run: Run) -> tuple[str, str]:
     return f"`{given}`" if given else "", f"{run.loss:g}".replace("e-0", "e-")
 
 
-def page() -> str:
-    """The whole page."""
+def page(steps: Mapping[str, str]) -> str:
+    """The whole page; `steps` has the bytes of each optimizer's step."""
     sections = [
-        (HEAD, "\n## Optimizers\n\n", described(optimizers())),
+        (HEAD, "\n## Optimizers\n\n", described(optimizers(steps))),
         ("\n## Wrappers\n\n", described(wrappers())),
         (CONVERGENCE, carded()),
         ("\n## Transformations\n\n", listed(parts())),
@@ -211,10 +262,13 @@ def page() -> str:
     return "".join("".join(words) for words in sections)
 
 
-def main(out: str = "docs/catalogue.md") -> None:
-    """Writes the page."""
-    Path(out).write_text(page())
+def main(out: str = "docs/catalogue.md", recount: bool = False) -> None:
+    """Writes the page; `recount` counts the steps anew that it has already, which takes minutes."""
+    file = Path(out)
+    steps = steps_on(file.read_text()) if file.exists() and not recount else {}
+    missing = [name for name in choices.optimizers() if name not in steps]
+    file.write_text(page(steps | {name: step_bytes(name) for name in missing}))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(recount="--recount" in sys.argv[1:])

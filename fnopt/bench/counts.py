@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -37,18 +37,34 @@ def count(
     tree: Any,
     apply: Callable[..., Any] = apply_updates,
     compiled: bool = True,
+    gradients: Any = None,
+    extras: Mapping[str, Any] | None = None,
 ) -> Count:
-    """Counts one step of an optimizer, fnopt's or another's, on a tree of abstract params."""
+    """Counts one step of an optimizer, fnopt's or another's, on a tree of abstract params.
+
+    Args:
+      optimizer: a transformation.
+      tree: the params' shapes.
+      apply: (params, updates) -> params.
+      compiled: whether to compile; else only the state and the first two times are counted.
+      gradients: their shapes, if they are not the params'.
+      extras: the extra arguments of its update: abstract arrays, and functions.
+    """
     state = jax.eval_shape(optimizer.init, tree)
     # ShapeDtypeStructs of a foreign init may be weakly typed; a real state is what jit returns
     n = trees.size(tree)
 
-    def step(params: Any, state: Any, gradients: Any) -> Any:
-        updates, state = optimizer.update(gradients, state, params)
+    functions = {k: v for k, v in (extras or {}).items() if callable(v)}
+    arrays = {k: v for k, v in (extras or {}).items() if k not in functions}
+
+    def step(params: Any, state: Any, gradients: Any, arrays: Any) -> Any:
+        updates, state = optimizer.update(gradients, state, params, **arrays, **functions)
         return apply(params, updates), state
 
     start = time.perf_counter()
-    traced = jax.jit(step, donate_argnums=(0, 1)).trace(tree, state, tree)
+    traced = jax.jit(step, donate_argnums=(0, 1)).trace(
+        tree, state, tree if gradients is None else gradients, arrays
+    )
     t1 = time.perf_counter()
     lowered = traced.lower()
     t2 = time.perf_counter()

@@ -8,13 +8,15 @@ import fnopt
 from fnopt import losses, schedules
 from fnopt.bench import catalogue
 from fnopt.core import factories
+from fnopt.training import choices
 
 PAGE = Path(__file__).parents[2] / "docs" / "catalogue.md"
+STEPS = catalogue.steps_on(PAGE.read_text())
 
 
 def test_the_page_is_not_stale():
-    fresh = catalogue.page().splitlines()
-    lines = PAGE.read_text().splitlines()
+    text = PAGE.read_text()
+    fresh, lines = catalogue.page(catalogue.steps_on(text)).splitlines(), text.splitlines()
     different = [line for line in fresh if line not in lines]
     different += [line for line in lines if line not in fresh]
     assert fresh == lines, f"run python -m fnopt.bench.catalogue; it differs in: {different[:3]}"
@@ -28,7 +30,7 @@ def test_every_factory_stands_on_it():
     assert not [name for name in names if f"`{name}`" not in text]
 
 
-@pytest.mark.parametrize("entry", catalogue.optimizers(), ids=lambda entry: entry.names[0])
+@pytest.mark.parametrize("entry", catalogue.optimizers(STEPS), ids=lambda entry: entry.names[0])
 def test_optimizers_say_everything(entry):
     assert all(entry), [name for name, value in entry._asdict().items() if not value]
     assert len(entry.line) < 120
@@ -36,8 +38,17 @@ def test_optimizers_say_everything(entry):
 
 
 def test_states_are_counted():
-    expected = {"sgd": "0", "lion": "4", "adam": "8", "adafactor": "0.03", "mars_adamw": "11.99"}
+    expected = {"sgd": "0", "lion": "4", "adam": "8", "adafactor": "0.03", "mars_adamw": "12"}
     assert {name: catalogue.state_bytes(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("name", ["adam", "lion", "polyak_sgd"])
+def test_the_steps_on_the_page_are_those_counted(name):
+    assert float(catalogue.step_bytes(name)) == pytest.approx(float(STEPS[name]), rel=0.02)
+
+
+def test_every_step_is_counted():
+    assert set(STEPS) == set(choices.optimizers())
 
 
 def test_sentences_and_paragraphs():

@@ -26,6 +26,10 @@ def matrices(params):
     return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
+def by_ndim(params):
+    return jax.tree.map(lambda x: "matrix" if x.ndim > 1 else "other", params)
+
+
 def halve(update, param):
     return 0.5 * update
 
@@ -43,6 +47,25 @@ def within_100(params):
 EXAMPLES = {
     "chain": Builder(fnopt.chain, fnopt.clip_by_global_norm(1.0), fnopt.adamw(0.01)),
     "named_chain": Builder(fnopt.named_chain, clip=fnopt.clip(1.0), rule=fnopt.adam(0.01)),
+    # a scalar's update is as long as the scalar, which a whole step would cancel
+    "scale_by_lamb": Builder(fnopt.scale_by_lamb, weight_decay=0.1).stepping(-0.1),
+    "masked": Builder(fnopt.masked, fnopt.adam(0.01), matrices),
+    "freeze": Builder(fnopt.freeze, matrices),
+    "selective_transform": Builder(
+        fnopt.selective_transform, fnopt.adam(0.01), freeze_mask=matrices
+    ),
+    "partition": Builder(
+        fnopt.partition,
+        {"matrix": fnopt.adam(0.01), "other": fnopt.sgd(0.1)},
+        by_ndim,
+        allow_unused=True,
+    ),
+    "route": Builder(
+        fnopt.route,
+        {fnopt.where(min_ndim=2): fnopt.lion(0.01)},
+        default=fnopt.adam(0.01),
+        allow_unused=True,
+    ),
     "stateless": Builder(fnopt.stateless, add_params),
     "stateless_with_tree_map": Builder(fnopt.stateless_with_tree_map, halve),
     "cautious": Builder(fnopt.cautious, fnopt.adam(0.01)),
@@ -116,6 +139,26 @@ CONFIGURATIONS = {
     "adam with nesterov": Builder(fnopt.adam, 0.01, nesterov=True),
     "adam without a mean": Builder(fnopt.adam, 0.01, b1=0.0),
     "adamw masked": Builder(fnopt.adamw, 0.01, weight_decay=0.1, mask=matrices),
+    "adafactor factored": Builder(
+        fnopt.adafactor,
+        0.01,
+        min_dim_size_to_factor=2,
+        momentum=0.9,
+        weight_decay_rate=0.1,
+        clipping_threshold=1.0,
+    ),
+    "scale_by_adafactor decayed": Builder(
+        fnopt.scale_by_adafactor, momentum=0.9, weight_decay_rate=0.1
+    ),
+    "dog decayed": Builder(fnopt.dog, weight_decay=0.1),
+    "dowg decayed": Builder(fnopt.dowg, weight_decay=0.1, init_estim_sq_dist=1e-4),
+    "scale_by_dowg from a distance": Builder(fnopt.scale_by_dowg, 1e-4),
+    "adan decoupled": Builder(fnopt.adan, 0.01, weight_decay=0.1, proximal=False),
+    "adopt with nesterov": Builder(fnopt.adopt, 0.01, nesterov=True, weight_decay=0.1),
+    "lars decayed": Builder(fnopt.lars, 0.01, weight_decay=0.1, nesterov=True),
+    "momo adapting": Builder(
+        fnopt.momo, weight_decay=0.1, lower_bound=-1.0, adapt_lower_bound=True
+    ).calling(value=1.5),
     "nadam warmed up": Builder(fnopt.nadam, 0.01, momentum_decay=4e-3),
     "novograd with decay": Builder(fnopt.novograd, 0.01, weight_decay=0.1),
     "polyak_sgd sps+": Builder(fnopt.polyak_sgd, variant="sps+", f_min=0.5).calling(value=1.5),

@@ -31,6 +31,8 @@ class Builder:
       arguments: parameter -> argument, defaults included.
       extras: (updates, params) -> the extra arguments of `update`.
       feed: gradients -> what `update` is given in their place.
+      step_size: the factor of the updates when they are applied: below 1 for a part whose updates
+        are as large as the params.
       temp_fraction: the temporary memory that L18 allows, as a fraction of the params' bytes;
         None for a rule that makes no such promise.
       draws: whether it draws at random, for each leaf by its place in the tree.
@@ -46,6 +48,7 @@ class Builder:
         self.kinds: Mapping[str, Kind] = getattr(factory, "kinds", {})
         self.extras: Callable[[Any, Any], Mapping[str, Any]] = lambda updates, params: {}
         self.feed: Callable[[Any], Any] = lambda updates: updates
+        self.step_size = 1.0
         self.temp_fraction: float | None = 0.25
         self.draws = False
 
@@ -108,6 +111,12 @@ class Builder:
         other.feed = f
         return other
 
+    def stepping(self, step_size: float) -> Builder:
+        """This builder, whose updates are applied times a factor."""
+        other = self._copy()
+        other.step_size = step_size
+        return other
+
     def allowing(self, temp_fraction: float | None) -> Builder:
         """This builder with another bound for L18; None for a rule that promises none."""
         other = self._copy()
@@ -122,7 +131,7 @@ class Builder:
 
     def _copy(self) -> Builder:
         other = Builder(self.factory, *self.bound.args, **self.bound.kwargs)
-        for name in ("given", "extras", "feed", "temp_fraction", "draws"):
+        for name in ("given", "extras", "feed", "step_size", "temp_fraction", "draws"):
             setattr(other, name, getattr(self, name))
         return other
 
@@ -153,14 +162,21 @@ class Subject:
     def step(self, params: Any, state: Any, updates: Any) -> tuple[Any, Any]:
         """(params, state) after one update."""
         updates, state = self.update(updates, state, params)
-        return apply_updates(params, updates), state
+        return self.apply(params, updates), state
+
+    def apply(self, params: Any, updates: Any) -> Any:
+        """The params after the updates."""
+        if self.builder.step_size != 1.0:
+            size = self.builder.step_size
+            updates = jax.tree.map(lambda u: size * u if leaves.is_inexact(u) else u, updates)
+        return apply_updates(params, updates)
 
     def run(self, params: Any, gradients: Any) -> Iterator[tuple[Any, Any, Any]]:
         """(updates, state, params) after each step, eagerly."""
         state = self.init(params)
         for gradient in gradients:
             updates, state = self.update(gradient, state, params)
-            params = apply_updates(params, updates)
+            params = self.apply(params, updates)
             yield updates, state, params
 
 

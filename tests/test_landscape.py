@@ -66,6 +66,12 @@ def test_a_schedule_may_be_the_rate():
     assert np.isnan(found.learning_rate)
 
 
+@pytest.mark.parametrize("name", ["polyak_sgd", "momo", "adahessian", "sophia"])
+def test_an_optimizer_is_given_what_it_reads(name):
+    path = trajectories(getattr(fnopt, name), {}, RAVINE, 60)["ravine"]
+    assert path.values[-1] < path.values[0] / 2
+
+
 def test_arrival_is_the_step_from_which_it_stays():
     points = np.zeros((5, 2))
     assert Trajectory(points, np.array([9, 0, 9, 0, 0.0]), 1.0).arrival(1) == 3

@@ -13,7 +13,7 @@ from fnopt.landscape import style
 from fnopt.landscape.pictures import Paths, animate, draw
 from fnopt.landscape.surfaces import SURFACES, Surface
 from fnopt.landscape.trajectories import RATES, trajectories
-from fnopt.training.choices import assignments, build, find_optimizer, nearest
+from fnopt.training.choices import assignments, build, find_optimizer, nearest, rate_name
 from fnopt.training.errors import CommandError
 
 DEFAULT_OPTIMIZERS = "sgd,momentum,adagrad,rmsprop,adam"
@@ -92,7 +92,8 @@ def overrides(
     own = assignments(settings, name, names)
     built = build(name, [f"{key}={text}" for key, text in own.items()], steps)
     arguments = dict(built.arguments.arguments)
-    return {k: v for k, v in arguments.items() if k != "learning_rate" or k in own}
+    rate = rate_name(find_optimizer(name))
+    return {k: v for k, v in arguments.items() if k != rate or k in own}
 
 
 def table(surfaces: Mapping[str, Surface], paths: Paths) -> list[str]:

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnopt.core import GradientTransformation, apply_updates
+from fnopt.core import GradientTransformation
 from fnopt.landscape.surfaces import Surface
+from fnopt.training.choices import rate_name
+from fnopt.training.step import TrainState, make_train_step
 
 RATES = np.logspace(-4, 1, 41)
 
@@ -46,16 +48,16 @@ def descend(
     steps: int,
 ) -> tuple[jax.Array, jax.Array]:
     """The points (steps + 1, 2) and values (steps + 1,) of a path."""
+    train_step = make_train_step(lambda w, _: f(w), optimizer, key=jax.random.key(0))
+    nothing = jnp.zeros((1,), jnp.float32)  # a batch of one row, which f does not read
 
-    def step(carry: Any, _: None) -> Any:
-        w, state = carry
-        value, grad = jax.value_and_grad(f)(w)
-        extras = {"value": value, "grad": grad, "value_fn": f}
-        updates, state = optimizer.update(grad, state, w, **extras)
-        return (apply_updates(w, updates), state), (w, value)
+    def step(state: TrainState, _: None) -> Any:
+        new, metrics = train_step.unjitted(state, nothing)
+        return new, (state.params, metrics["loss"])
 
-    w = jnp.asarray(start, jnp.float32)
-    (w, _), (points, values) = jax.lax.scan(step, (w, optimizer.init(w)), length=steps)
+    begin = train_step.init(jnp.asarray(start, jnp.float32))
+    end, (points, values) = jax.lax.scan(step, begin, length=steps)
+    w = end.params
     return jnp.concatenate([points, w[None]]), jnp.concatenate([values, f(w)[None]])
 
 
@@ -69,7 +71,8 @@ def trajectories(
 
     One compiled function runs all rates on any of the surfaces.
     """
-    given = arguments.get("learning_rate", RATES)
+    name = str(rate_name(factory))
+    given = arguments.get(name, RATES)
     rates = np.array([np.nan]) if callable(given) else np.atleast_1d(given)
 
     @jax.jit
@@ -78,17 +81,17 @@ def trajectories(
             return jax.lax.switch(which, [surface.f for surface in surfaces.values()], w)
 
         def path(rate: jax.Array) -> Any:
-            optimizer = factory(**{"learning_rate": rate} | dict(arguments))
+            optimizer = factory(**{name: rate} | dict(arguments))
             return descend(optimizer, f, start, steps)
 
         return jax.vmap(path)(rates)
 
     found = {}
-    for i, (name, surface) in enumerate(surfaces.items()):
+    for i, (key, surface) in enumerate(surfaces.items()):
         start = jnp.asarray(surface.start, jnp.float32)
         points, values = map(np.asarray, paths(i, start, jnp.asarray(rates, jnp.float32)))
         best = int(np.argmin([cost(p, v, surface) for p, v in zip(points, values)]))
-        found[name] = Trajectory(points[best], values[best], float(rates[best]))
+        found[key] = Trajectory(points[best], values[best], float(rates[best]))
     return found
 
 

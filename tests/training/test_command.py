@@ -241,6 +241,15 @@ def test_a_missing_extra_names_the_install(monkeypatch, capsys, workdir):
     assert line == "fnopt train: rich is not installed: pip install 'fnopt[train]'"
 
 
+def test_optimizers_are_given_what_they_read(workdir):
+    names = ["polyak_sgd", "momo", "adahessian", "sophia", "noisy_sgd", "dpsgd"]
+    words = ["--set", "dpsgd.l2_norm_clip=1", "--set", "dpsgd.noise_multiplier=0.1"]
+    assert train(*SMALL, "--compare", ",".join(names), *words, "--out", "a") == 0
+    runs = summary(workdir / "a")["runs"]
+    assert {name: run["status"] for name, run in runs.items()} == dict.fromkeys(names, "finished")
+    assert not [name for name, run in runs.items() if not run["train_loss"] < 2.5]
+
+
 def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys, workdir):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt

@@ -24,7 +24,7 @@ from fnopt.bench import trees
 from fnopt.bench.cards import CARDS, Run, make, words
 from fnopt.bench.counts import count
 from fnopt.bench.tasks import TASKS, start
-from fnopt.core import factories
+from fnopt.core import GradientTransformation, factories
 from fnopt.training import choices
 
 TITLES = ("Good for", "Caveat", "Memory", "Source")
@@ -121,13 +121,17 @@ def optimizers(steps: Mapping[str, str]) -> list[Entry]:
 def state_bytes(name: str) -> str:
     """The bytes of state per parameter, with the settings of the digits' card."""
     tree = trees.transformer()
-    state = jax.tree.leaves(jax.eval_shape(make(name, CARDS[name].digits, 1).init, tree))
+    state = jax.tree.leaves(jax.eval_shape(_made(name).init, tree))
     return _rounded(sum(x.size * x.dtype.itemsize for x in state) / trees.size(tree))
+
+
+def _made(name: str) -> GradientTransformation:
+    return make(name, CARDS[name].digits if name in CARDS else Run("", 0.0), 1)
 
 
 def step_bytes(name: str) -> str:
     """The bytes of a step per parameter, as the compiler counts them; seconds."""
-    tree, rule = trees.transformer(), make(name, CARDS[name].digits, 1)
+    tree, rule = trees.transformer(), _made(name)
     reads = rule.rule.extras() or frozenset()
     known = {
         "value": jax.ShapeDtypeStruct((), jnp.float32),

@@ -55,12 +55,14 @@ are not. The cards of `fnopt.bench` train with them."""
 
 
 def optimizers() -> dict[str, Callable[..., GradientTransformation]]:
-    """fnopt's whole optimizers by name: public factories that take a learning rate."""
+    """fnopt's whole optimizers by name: factories of their shelf that take a learning rate."""
     public = factories(importlib.import_module("fnopt"))
     return {
         name: factory
         for name, factory in public.items()
-        if rate_name(factory) and not name.startswith("scale_by_")
+        if factory.__module__.startswith("fnopt.optimizers.")
+        and rate_name(factory)
+        and not name.startswith("scale_by_")
     }
 
 

@@ -108,12 +108,13 @@ from fnopt.optimizers.prodigy import scale_by_prodigy as scale_by_prodigy
 from fnopt.optimizers.radam import radam as radam
 from fnopt.optimizers.radam import scale_by_radam as scale_by_radam
 from fnopt.optimizers.ranger import ranger as ranger
-from fnopt.optimizers.ranger import return_to_slow_weights as return_to_slow_weights
 from fnopt.optimizers.rmsprop import rmsprop as rmsprop
 from fnopt.optimizers.rmsprop import scale_by_rms as scale_by_rms
 from fnopt.optimizers.rmsprop import scale_by_stddev as scale_by_stddev
 from fnopt.optimizers.rprop import rprop as rprop
 from fnopt.optimizers.rprop import scale_by_rprop as scale_by_rprop
+from fnopt.optimizers.schedule_free import schedule_free_adamw as schedule_free_adamw
+from fnopt.optimizers.schedule_free import schedule_free_sgd as schedule_free_sgd
 from fnopt.optimizers.scion import scale_by_scion as scale_by_scion
 from fnopt.optimizers.scion import scion as scion
 from fnopt.optimizers.scion import scion_init as scion_init
@@ -199,8 +200,23 @@ from fnopt.transforms.privacy import per_example_layer_norm_clip as per_example_
 from fnopt.transforms.scaling import scale as scale
 from fnopt.transforms.scaling import scale_by_learning_rate as scale_by_learning_rate
 from fnopt.transforms.scaling import scale_by_schedule as scale_by_schedule
+from fnopt.wrappers.accumulation import MultiSteps as MultiSteps
+from fnopt.wrappers.accumulation import accumulate as accumulate
+from fnopt.wrappers.accumulation import flush as flush
+from fnopt.wrappers.accumulation import has_updated as has_updated
+from fnopt.wrappers.accumulation import skip_large_updates as skip_large_updates
+from fnopt.wrappers.accumulation import skip_not_finite as skip_not_finite
+from fnopt.wrappers.averaging import ema_params as ema_params
+from fnopt.wrappers.averaging import polyak_average as polyak_average
+from fnopt.wrappers.averaging import swa as swa
 from fnopt.wrappers.cautious import cautious as cautious
 from fnopt.wrappers.grokfast import grokfast as grokfast
+from fnopt.wrappers.guard import apply_if_finite as apply_if_finite
+from fnopt.wrappers.guard import guard as guard
+from fnopt.wrappers.lookahead import lookahead as lookahead
+from fnopt.wrappers.lookahead import return_to_slow_weights as return_to_slow_weights
+from fnopt.wrappers.loss_scale import dynamic_loss_scale as dynamic_loss_scale
+from fnopt.wrappers.loss_scale import loss_scale as loss_scale
 from fnopt.wrappers.masking import freeze as freeze
 from fnopt.wrappers.masking import masked as masked
 from fnopt.wrappers.masking import selective_transform as selective_transform
@@ -208,6 +224,7 @@ from fnopt.wrappers.orthograd import orthograd as orthograd
 from fnopt.wrappers.partitioning import partition as partition
 from fnopt.wrappers.partitioning import route as route
 from fnopt.wrappers.partitioning import where as where
+from fnopt.wrappers.schedule_free import schedule_free as schedule_free
 
 if _typing.TYPE_CHECKING:
     from fnopt import losses as losses

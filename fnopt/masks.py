@@ -98,5 +98,9 @@ def _is_bool_array(x: Any) -> bool:
 
 
 def only(t: PyTree, mask: PyTree) -> PyTree:
-    """The leaves where the mask is true; None in the places of the others."""
-    return jax.tree.map(lambda on, x: x if on else None, mask, t)
+    """The leaves where the mask is true; None in the places of the others.
+
+    A tree that is one leaf, left out, becomes (): None would be no tree at all.
+    """
+    kept = jax.tree.map(lambda on, x: x if on else None, mask, t)
+    return () if kept is None else kept

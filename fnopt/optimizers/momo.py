@@ -79,7 +79,9 @@ def scale_by_momo(
         gamma = reductions.dot(mu, params, axis_name) - change
         norm = tree.weak(reductions.whole_norm(mu, axis_name))
         shrink = 1 + learning_rate * weight_decay
-        least = tree.weak(state.lower_bound) if adapt_lower_bound else lower_bound
+        least = lower_bound
+        if adapt_lower_bound:
+            least = jnp.where(state.count == 0, least, tree.weak(state.lower_bound))
         height = shrink * mean + change - (shrink - 1) * gamma
         if adapt_lower_bound:
             reset = jnp.maximum(height / (2 * shrink), lower_bound)

@@ -88,7 +88,9 @@ def scale_by_momo_adam(
         measured = tree.map(lambda m, v: m / tree.sqrt(tree.sqrt(v) + eps / root), mu, nu)
         norm = tree.weak(reductions.whole_norm(measured, axis_name)) / root**0.5
         shrink = 1 + learning_rate * weight_decay
-        least = tree.weak(state.lower_bound) if adapt_lower_bound else lower_bound
+        least = lower_bound
+        if adapt_lower_bound:
+            least = jnp.where(state.count == 0, least, tree.weak(state.lower_bound))
         height = shrink * mean + change - (shrink - 1) * gamma
         if adapt_lower_bound:
             reset = jnp.maximum(height / (2 * c1 * shrink), lower_bound)

@@ -13,65 +13,14 @@ arXiv 1907.08610, for the slow weights; Liu et al. 2019, arXiv 1908.03265, for R
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-
-from fnopt import leaves, tree
-from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
+from fnopt.core import GradientTransformation, chain, composition
 from fnopt.hyperparameters import Decay, Fraction, LearningRate, NonNegative, Positive
 from fnopt.optimizers.radam import scale_by_radam
 from fnopt.transforms.decay import add_decayed_weights
 from fnopt.transforms.scaling import scale_by_learning_rate
-
-
-class SlowWeightsState(NamedTuple):
-    """The count, int32 (); φ, like the params, in their compute dtype."""
-
-    count: Any
-    slow: Any
-
-    def eval_params(self, params: Any) -> Any:
-        """φ in the params' dtypes; leaves that have none stay."""
-        every, treedef = leaves.flatten(params)
-        slow = leaves.flatten(self.slow)[0]
-        return treedef.unflatten(
-            p if s is None else leaves.cast(s, leaves.dtype_of(p)) for p, s in zip(every, slow)
-        )
-
-
-@gradient_transformation
-def return_to_slow_weights(sync_period: int = 6, slow_step_size: Fraction = 0.5) -> Any:
-    """Every `sync_period` updates φ ← φ + α(θ + u − φ) and u ← φ − θ; else u as it is.
-
-    The last member of a chain: it needs the updates as they will be applied.
-
-    Args:
-      sync_period: k, at least 1.
-      slow_step_size: α in [0, 1]; at 1 it does nothing.
-
-    Memory: one value per parameter.
-    Source: Zhang et al. 2019, arXiv 1907.08610.
-
-    Raises:
-      ValueError: for a period below 1.
-    """
-    if sync_period < 1:
-        raise ValueError(f"return_to_slow_weights: sync_period must be >= 1, got {sync_period}")
-
-    def update(updates: Any, state: SlowWeightsState, params: Any) -> Any:
-        count = tree.increment(state.count)
-        back = count % sync_period == 0
-
-        def step(u: jax.Array, p: jax.Array, slow: jax.Array) -> tuple[jax.Array, jax.Array]:
-            u = jnp.where(back, (slow + slow_step_size * ((p + u) - slow)) - p, u)
-            return u, jnp.where(back, p + u, slow)  # where the params will be, and in one pass
-
-        updates, slow = tree.map(step, updates, params, state.slow, outputs=2)
-        return updates, SlowWeightsState(count, slow)
-
-    return lambda params: SlowWeightsState(tree.zero_count(), params), update
+from fnopt.wrappers.lookahead import return_to_slow_weights
 
 
 @composition

@@ -43,34 +43,55 @@ def within_100(params):
     return projection_box(params, -100.0, 100.0)
 
 
+# Every wrapper, around an optimizer of the caller's choice.
+WRAPPERS = {
+    "MultiSteps": lambda o: Builder(fnopt.MultiSteps, o, 2).allowing(1.1),
+    "accumulate": lambda o: Builder(fnopt.accumulate, o, 2).allowing(1.1),
+    "apply_if_finite": lambda o: Builder(fnopt.apply_if_finite, o, 5).allowing(1.1),
+    "cautious": lambda o: Builder(fnopt.cautious, o).allowing(2.1),
+    "dynamic_loss_scale": lambda o: Builder(fnopt.dynamic_loss_scale, o).allowing(1.1),
+    "ema_params": lambda o: Builder(fnopt.ema_params, o, 0.9),
+    "freeze": lambda o: Builder(fnopt.chain, o, fnopt.freeze(matrices)),
+    "grokfast": lambda o: Builder(fnopt.grokfast, o),
+    "guard": lambda o: Builder(fnopt.guard, o, spike=8.0, max_consecutive=3).allowing(1.1),
+    "lookahead": lambda o: Builder(fnopt.lookahead, o, 2),
+    "masked": lambda o: Builder(fnopt.masked, o, matrices),
+    "orthograd": lambda o: Builder(fnopt.orthograd, o),
+    "partition": lambda o: Builder(
+        fnopt.partition, {"matrix": o, "other": fnopt.sgd(0.1)}, by_ndim, allow_unused=True
+    ),
+    "polyak_average": lambda o: Builder(fnopt.polyak_average, o),
+    "route": lambda o: Builder(
+        fnopt.route, {fnopt.where(min_ndim=2): o}, default=fnopt.lion(0.01), allow_unused=True
+    ),
+    "schedule_free": lambda o: Builder(fnopt.schedule_free, o, 0.01),
+    "selective_transform": lambda o: Builder(fnopt.selective_transform, o, freeze_mask=matrices),
+    "swa": lambda o: Builder(fnopt.swa, o, 1, 2),
+}
+
+# What they are wrapped around: a sign, a factored moment, a rate that the state finds.
+MEMBERS = {
+    "lion": fnopt.lion(0.01),
+    "adafactor": fnopt.adafactor(0.01, min_dim_size_to_factor=2),
+    "prodigy": fnopt.prodigy(),
+}
+WRAPPED = {
+    f"{name} of {member}": wrap(optimizer)
+    for name, wrap in WRAPPERS.items()
+    for member, optimizer in MEMBERS.items()
+}
+WRAPPED_LAWS = ["L1", "L5", "L7", "L8", "L10", "L16", "L17"]
+
 # Factories whose required arguments are not hyperparameters.
 EXAMPLES = {
+    **{name: wrap(fnopt.adam(0.01)) for name, wrap in WRAPPERS.items()},
+    "freeze": Builder(fnopt.freeze, matrices),
     "chain": Builder(fnopt.chain, fnopt.clip_by_global_norm(1.0), fnopt.adamw(0.01)),
     "named_chain": Builder(fnopt.named_chain, clip=fnopt.clip(1.0), rule=fnopt.adam(0.01)),
     # a scalar's update is as long as the scalar, which a whole step would cancel
     "scale_by_lamb": Builder(fnopt.scale_by_lamb, weight_decay=0.1).stepping(-0.1),
-    "masked": Builder(fnopt.masked, fnopt.adam(0.01), matrices),
-    "freeze": Builder(fnopt.freeze, matrices),
-    "selective_transform": Builder(
-        fnopt.selective_transform, fnopt.adam(0.01), freeze_mask=matrices
-    ),
-    "partition": Builder(
-        fnopt.partition,
-        {"matrix": fnopt.adam(0.01), "other": fnopt.sgd(0.1)},
-        by_ndim,
-        allow_unused=True,
-    ),
-    "route": Builder(
-        fnopt.route,
-        {fnopt.where(min_ndim=2): fnopt.lion(0.01)},
-        default=fnopt.adam(0.01),
-        allow_unused=True,
-    ),
     "stateless": Builder(fnopt.stateless, add_params),
     "stateless_with_tree_map": Builder(fnopt.stateless_with_tree_map, halve),
-    "cautious": Builder(fnopt.cautious, fnopt.adam(0.01)),
-    "grokfast": Builder(fnopt.grokfast, fnopt.adam(0.01)),
-    "orthograd": Builder(fnopt.orthograd, fnopt.adam(0.01)),
     "differentially_private_aggregate": Builder(
         fnopt.differentially_private_aggregate, 5.0, 0.0, key=0
     )
@@ -150,15 +171,16 @@ CONFIGURATIONS = {
     "scale_by_adafactor decayed": Builder(
         fnopt.scale_by_adafactor, momentum=0.9, weight_decay_rate=0.1
     ),
-    "dog decayed": Builder(fnopt.dog, weight_decay=0.1),
-    "dowg decayed": Builder(fnopt.dowg, weight_decay=0.1, init_estim_sq_dist=1e-4),
+    "dog decayed": Builder(fnopt.dog, weight_decay=0.1).allowing(1.1),
+    "dowg decayed": Builder(fnopt.dowg, weight_decay=0.1, init_estim_sq_dist=1e-4).allowing(
+        1.1
+    ),  # the decayed gradient is stored, for its norm and the step
     "scale_by_dowg from a distance": Builder(fnopt.scale_by_dowg, 1e-4),
     "adan decoupled": Builder(fnopt.adan, 0.01, weight_decay=0.1, proximal=False),
-    "adopt with nesterov": Builder(fnopt.adopt, 0.01, nesterov=True, weight_decay=0.1),
+    "adopt with nesterov": Builder(fnopt.adopt, 0.01, nesterov=True, weight_decay=0.1).allowing(
+        1.1
+    ),  # the normalized gradient, which the mean and the look-ahead read
     "lars decayed": Builder(fnopt.lars, 0.01, weight_decay=0.1, nesterov=True),
-    "momo adapting": Builder(
-        fnopt.momo, weight_decay=0.1, lower_bound=-1.0, adapt_lower_bound=True
-    ).calling(value=1.5),
     "nadam warmed up": Builder(fnopt.nadam, 0.01, momentum_decay=4e-3),
     "novograd with decay": Builder(fnopt.novograd, 0.01, weight_decay=0.1),
     "polyak_sgd sps+": Builder(fnopt.polyak_sgd, variant="sps+", f_min=0.5).calling(value=1.5),
@@ -248,8 +270,6 @@ BOUNDS = {
     # the normalized gradient, which its mean and its instability both read
     "scale_by_came": 1.1,
     "came": 1.1,
-    # the optimizer's updates and which entries of them agree, for the mean over each leaf
-    "cautious": 2.1,
     # the start values' place in the step is read after the sums are overwritten
     "scale_by_cocob": 1.1,
     "cocob": 1.1,

@@ -20,6 +20,22 @@ def test_law(name, law):
     check(subjects.SUBJECTS[name], {law.code: law})
 
 
+@pytest.mark.parametrize("code", subjects.WRAPPED_LAWS)
+@pytest.mark.parametrize("name", subjects.WRAPPED)
+def test_law_of_a_wrapper(name, code):
+    check(subjects.WRAPPED[name], {code: LAWS[code]})
+
+
+def test_every_wrapper_is_wrapped_around_all_members():
+    folder = {
+        name
+        for name, factory in subjects.FACTORIES.items()
+        if factory.__module__.startswith("fnopt.wrappers.")
+    }
+    parts = {"return_to_slow_weights"}  # of a chain, and no wrapper
+    assert folder - parts == set(subjects.WRAPPERS)
+
+
 @pytest.mark.parametrize("code", subjects.FOREIGN_LAWS)
 def test_law_with_an_optax_member(code, standard_numerics):
     check(subjects.FOREIGN, {code: LAWS[code]})

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import fnopt
-from fnopt.optimizers.ranger import ranger, return_to_slow_weights
+from fnopt.optimizers.ranger import ranger
 from fnopt.testing.oracles import largest_error, leafwise
+from fnopt.wrappers.lookahead import return_to_slow_weights
 
 
 def oracle(

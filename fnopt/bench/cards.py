@@ -212,6 +212,8 @@ CARDS = {
         Run("min_step_size=0.0001 max_step_size=0.001", 0.2),
         "for full batches: on the digits its steps are held between bounds",
     ),
+    "schedule_free_adamw": Card(Run("5", 5e-5), Run("0.1", 5e-3), Run("", 5e-3)),
+    "schedule_free_sgd": Card(Run("5", 5e-5), Run("0.005", 3e-3), Run("", 5e-3)),
     "scion": Card(
         Run("cosine:0.1 constrained=false", 5e-6),
         Run("cosine:0.01 constrained=false", 1e-6),

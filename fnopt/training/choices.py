@@ -43,6 +43,8 @@ LEARNING_RATES = {
     "radam": 5e-3,
     "ranger": 0.01,
     "rprop": 5e-4,
+    "schedule_free_adamw": 5e-3,
+    "schedule_free_sgd": 1.0,
     "sign_sgd": 5e-4,
     "signum": 2e-4,
     "simplified_ademamix": 5e-6,

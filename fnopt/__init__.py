@@ -169,6 +169,10 @@ from fnopt.state import restore as restore
 from fnopt.state import step_count as step_count
 from fnopt.state import summary as summary
 from fnopt.state import tree_get as tree_get
+from fnopt.surgery import carry_over as carry_over
+from fnopt.surgery import reset as reset
+from fnopt.surgery import resize as resize
+from fnopt.transforms.accumulation import apply_every as apply_every
 from fnopt.transforms.accumulation import ema as ema
 from fnopt.transforms.accumulation import trace as trace
 from fnopt.transforms.clipping import adaptive_grad_clip as adaptive_grad_clip
@@ -192,6 +196,7 @@ from fnopt.transforms.plain import identity as identity
 from fnopt.transforms.plain import set_to_zero as set_to_zero
 from fnopt.transforms.plain import stateless as stateless
 from fnopt.transforms.plain import stateless_with_tree_map as stateless_with_tree_map
+from fnopt.transforms.plateau import reduce_on_plateau as reduce_on_plateau
 from fnopt.transforms.privacy import (
     differentially_private_aggregate as differentially_private_aggregate,
 )
@@ -210,9 +215,13 @@ from fnopt.wrappers.averaging import ema_params as ema_params
 from fnopt.wrappers.averaging import polyak_average as polyak_average
 from fnopt.wrappers.averaging import swa as swa
 from fnopt.wrappers.cautious import cautious as cautious
+from fnopt.wrappers.conditional import conditionally_mask as conditionally_mask
+from fnopt.wrappers.conditional import conditionally_transform as conditionally_transform
 from fnopt.wrappers.grokfast import grokfast as grokfast
 from fnopt.wrappers.guard import apply_if_finite as apply_if_finite
 from fnopt.wrappers.guard import guard as guard
+from fnopt.wrappers.layouts import flatten as flatten
+from fnopt.wrappers.layouts import split_real_and_imaginary as split_real_and_imaginary
 from fnopt.wrappers.lookahead import lookahead as lookahead
 from fnopt.wrappers.lookahead import return_to_slow_weights as return_to_slow_weights
 from fnopt.wrappers.loss_scale import dynamic_loss_scale as dynamic_loss_scale
@@ -220,10 +229,13 @@ from fnopt.wrappers.loss_scale import loss_scale as loss_scale
 from fnopt.wrappers.masking import freeze as freeze
 from fnopt.wrappers.masking import masked as masked
 from fnopt.wrappers.masking import selective_transform as selective_transform
+from fnopt.wrappers.mechanize import mechanize as mechanize
 from fnopt.wrappers.orthograd import orthograd as orthograd
 from fnopt.wrappers.partitioning import partition as partition
 from fnopt.wrappers.partitioning import route as route
 from fnopt.wrappers.partitioning import where as where
+from fnopt.wrappers.sam import asam as asam
+from fnopt.wrappers.sam import sam as sam
 from fnopt.wrappers.schedule_free import schedule_free as schedule_free
 
 if _typing.TYPE_CHECKING:

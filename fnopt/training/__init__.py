@@ -3,6 +3,7 @@
 from fnopt.training.errors import CommandError as CommandError
 from fnopt.training.loop import FitResult as FitResult
 from fnopt.training.loop import fit as fit
+from fnopt.training.microbatch import microbatch as microbatch
 from fnopt.training.progress import Progress as Progress
 from fnopt.training.step import TrainState as TrainState
 from fnopt.training.step import TrainStep as TrainStep

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from fnopt import tree
 from fnopt.core import gradient_transformation
 from fnopt.hyperparameters import Decay
@@ -70,5 +72,47 @@ def ema(decay: Decay, debias: bool = True) -> Any:
         m = tree.lerp(state.ema, updates, decay)
         correction = tree.bias_correction(decay, count) if debias else 1.0
         return tree.scale(1 / correction, m), EmaState(count, m)
+
+    return init, update
+
+
+class ApplyEveryState(NamedTuple):
+    """The count, int32 (), and the sum of the updates held back, like the params."""
+
+    count: Any
+    held: Any
+
+
+@gradient_transformation
+def apply_every(k: int = 1) -> Any:
+    """u ← the sum of the last k updates at every k-th call, 0 at the others.
+
+    Last in a chain it changes no moment, so it is not one step on a larger batch: that is
+    `accumulate`.
+
+    Args:
+      k: at least 1.
+
+    Memory: one value per parameter.
+
+    Raises:
+      ValueError: for a k below 1.
+    """
+    if k < 1:
+        raise ValueError(f"apply_every: k must be at least 1, got {k}")
+
+    def init(params: Any) -> ApplyEveryState:
+        return ApplyEveryState(tree.zero_count(), tree.zeros_like(params))
+
+    def update(updates: Any, state: ApplyEveryState) -> Any:
+        due = (state.count + 1) % k == 0
+        fresh = state.count % k == 0
+
+        def step(u: Any, held: Any) -> tuple[Any, Any]:
+            held = jnp.where(fresh, jnp.zeros_like(held), held) + u
+            return jnp.where(due, held, jnp.zeros_like(held)), held
+
+        updates, held = tree.map(step, updates, state.held, outputs=2)
+        return updates, ApplyEveryState(tree.increment(state.count), held)
 
     return init, update

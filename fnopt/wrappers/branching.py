@@ -46,3 +46,15 @@ def all_finite(*trees: Any, axis_name: Any = None) -> jax.Array:
 def pick(condition: Any, new: Any, old: Any) -> Any:
     """The leaves of one tree where the condition holds, of the other elsewhere."""
     return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
+
+
+def still(updates: Any) -> Any:
+    """Zero updates, of the type that a step's would have inside `shard_map` too."""
+
+    def zero(u: jax.Array) -> jax.Array:
+        nothing = jnp.zeros_like(u)
+        if not getattr(jax.typeof(u), "vma", None):
+            return nothing
+        return jnp.where(jnp.isnan(u) & jnp.isinf(u), u, nothing)  # varies over the mesh as u does
+
+    return jax.tree.map(zero, updates)

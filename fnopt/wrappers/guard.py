@@ -16,7 +16,7 @@ from fnopt import reductions, tree
 from fnopt.core import gradient_transformation
 from fnopt.hyperparameters import Decay, Positive
 from fnopt.rule import routed
-from fnopt.wrappers.branching import all_finite, either, pick
+from fnopt.wrappers.branching import all_finite, either, pick, still
 
 
 class Running(NamedTuple):
@@ -125,7 +125,9 @@ def guard(
         )
 
     def update(updates: Any, state: GuardState, params: Any = None, **extra_args: Any) -> Any:
-        norm, loss = reductions.whole_norm(updates, axis_name), extra_args.get("value")
+        dtype = jnp.result_type(float)
+        norm = reductions.whole_norm(updates, axis_name).astype(dtype)
+        loss = None if (value := extra_args.get("value")) is None else jnp.asarray(value, dtype)
         numbers = (
             [(state.norms, norm)] if loss is None else [(state.norms, norm), (state.losses, loss)]
         )
@@ -151,7 +153,7 @@ def guard(
         if on_limit == "halt":
             halted = halted | (limit & jnp.logical_not(good))
         taken = (good | forced) & jnp.logical_not(halted)
-        new, inner = either("guard", taken, run, lambda: (tree.zeros_like(updates), state.inner))
+        new, inner = either("guard", taken, run, lambda: (still(updates), state.inner))
         if on_limit == "reset" and params is not None:
             again = limit & jnp.logical_not(taken)
             inner = pick(again, optimizer.init(params), inner)
@@ -162,9 +164,8 @@ def guard(
             consecutive = jnp.where(limit, 0, consecutive)
         norms, losses = state.norms, state.losses
         if spike is not None:
-            norms = norms.add(norm.astype(norms.mean.dtype), decay, ours)
+            norms = norms.add(norm, decay, ours)
             if loss is not None:
-                loss = jnp.asarray(loss).astype(losses.mean.dtype)
                 losses = losses.add(loss, decay, ours)
         return new, GuardState(
             state.count + one,

@@ -30,6 +30,10 @@ def by_ndim(params):
     return jax.tree.map(lambda x: "matrix" if x.ndim > 1 else "other", params)
 
 
+def at_even_counts(count):
+    return count % 2 == 0
+
+
 def halve(update, param):
     return 0.5 * update
 
@@ -49,13 +53,22 @@ WRAPPERS = {
     "accumulate": lambda o: Builder(fnopt.accumulate, o, 2).allowing(1.1),
     "apply_if_finite": lambda o: Builder(fnopt.apply_if_finite, o, 5).allowing(1.1),
     "cautious": lambda o: Builder(fnopt.cautious, o).allowing(2.1),
+    "asam": lambda o: Builder(fnopt.asam, o, rho=0.1).allowing(2.1),
+    "conditionally_mask": lambda o: Builder(fnopt.conditionally_mask, o, at_even_counts).allowing(
+        1.1
+    ),
+    "conditionally_transform": lambda o: Builder(
+        fnopt.conditionally_transform, o, at_even_counts
+    ).allowing(1.1),
     "dynamic_loss_scale": lambda o: Builder(fnopt.dynamic_loss_scale, o).allowing(1.1),
     "ema_params": lambda o: Builder(fnopt.ema_params, o, 0.9),
     "freeze": lambda o: Builder(fnopt.chain, o, fnopt.freeze(matrices)),
+    "flatten": lambda o: Builder(fnopt.flatten, o).allowing(4.1),
     "grokfast": lambda o: Builder(fnopt.grokfast, o),
     "guard": lambda o: Builder(fnopt.guard, o, spike=8.0, max_consecutive=3).allowing(1.1),
     "lookahead": lambda o: Builder(fnopt.lookahead, o, 2),
     "masked": lambda o: Builder(fnopt.masked, o, matrices),
+    "mechanize": lambda o: Builder(fnopt.mechanize, o).allowing(2.1),
     "orthograd": lambda o: Builder(fnopt.orthograd, o),
     "partition": lambda o: Builder(
         fnopt.partition, {"matrix": o, "other": fnopt.sgd(0.1)}, by_ndim, allow_unused=True
@@ -64,8 +77,10 @@ WRAPPERS = {
     "route": lambda o: Builder(
         fnopt.route, {fnopt.where(min_ndim=2): o}, default=fnopt.lion(0.01), allow_unused=True
     ),
+    "sam": lambda o: Builder(fnopt.sam, o).allowing(2.1),
     "schedule_free": lambda o: Builder(fnopt.schedule_free, o, 0.01),
     "selective_transform": lambda o: Builder(fnopt.selective_transform, o, freeze_mask=matrices),
+    "split_real_and_imaginary": lambda o: Builder(fnopt.split_real_and_imaginary, o),
     "swa": lambda o: Builder(fnopt.swa, o, 1, 2),
 }
 
@@ -86,6 +101,10 @@ WRAPPED_LAWS = ["L1", "L5", "L7", "L8", "L10", "L16", "L17"]
 EXAMPLES = {
     **{name: wrap(fnopt.adam(0.01)) for name, wrap in WRAPPERS.items()},
     "freeze": Builder(fnopt.freeze, matrices),
+    # a base without a rate of its own, so that there is one of the name
+    "schedule_free": Builder(
+        fnopt.schedule_free, fnopt.chain(fnopt.scale_by_adam(b1=0.0), fnopt.scale(-0.01)), 0.01
+    ),
     "chain": Builder(fnopt.chain, fnopt.clip_by_global_norm(1.0), fnopt.adamw(0.01)),
     "named_chain": Builder(fnopt.named_chain, clip=fnopt.clip(1.0), rule=fnopt.adam(0.01)),
     # a scalar's update is as long as the scalar, which a whole step would cancel
@@ -111,8 +130,9 @@ EXAMPLES = {
 
 
 def quartic(params):
-    """An objective whose Hessian is diag(θ²)."""
-    return sum(jnp.sum(jnp.real(p * jnp.conj(p)) ** 2) for p in jax.tree.leaves(params)) / 12
+    """An objective whose Hessian is diag(1 + θ²)."""
+    squares = [jnp.real(p * jnp.conj(p)) for p in jax.tree.leaves(params)]
+    return sum(jnp.sum(s / 2 + s**2 / 12) for s in squares)
 
 
 def logits(params):
@@ -128,7 +148,7 @@ def curvature(updates, params):
 # Factories whose `update` needs extra arguments, and these.
 EXTRAS = {
     **dict.fromkeys(("momo", "scale_by_momo", "momo_adam", "scale_by_momo_adam"), {"value": 1.5}),
-    **dict.fromkeys(("polyak_sgd", "scale_by_polyak"), {"value": 1.5}),
+    **dict.fromkeys(("polyak_sgd", "scale_by_polyak", "reduce_on_plateau"), {"value": 1.5}),
     **dict.fromkeys(
         ("sophia", "scale_by_sophia", "hutchinson_estimator_diag_hessian"),
         {"obj_fn": quartic, "key": jax.random.key(0)},
@@ -176,6 +196,9 @@ CONFIGURATIONS = {
         1.1
     ),  # the decayed gradient is stored, for its norm and the step
     "scale_by_dowg from a distance": Builder(fnopt.scale_by_dowg, 1e-4),
+    "schedule_free_sgd decayed": Builder(
+        fnopt.schedule_free_sgd, 0.01, warmup_steps=4, weight_decay=0.1
+    ),
     "adan decoupled": Builder(fnopt.adan, 0.01, weight_decay=0.1, proximal=False),
     "adopt with nesterov": Builder(fnopt.adopt, 0.01, nesterov=True, weight_decay=0.1).allowing(
         1.1

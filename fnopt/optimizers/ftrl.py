@@ -67,13 +67,8 @@ def scale_by_ftrl(
             sigma = square / (tree.sqrt(new) + tree.sqrt(n))
             z = jnp.where(first, start, z) + learning_rate * tree.saturate(g) - sigma * p
             size = jnp.maximum(jnp.abs(z) - learning_rate * l1, 0.0)
-            root = beta + tree.sqrt(new) + learning_rate * l2
-            u = -jnp.sign(z) * (size / root) - p
-            if not jnp.iscomplexobj(g):
-                # on one side of zero the two solutions differ by this, which rounding would hide
-                free = (jnp.sign(z) * jnp.sign(p) < 0) & (size > 0)
-                u = jnp.where(free, -learning_rate * tree.saturate(g) / root, u)
-            return u, z, new
+            solution = -jnp.sign(z) * (size / (beta + tree.sqrt(new) + learning_rate * l2))
+            return solution - p, z, new
 
         updates, z, n = tree.map(step, updates, state[1], state[2], params, outputs=3)
         return updates, FtrlState(tree.increment(state.count), z, n)

@@ -24,6 +24,7 @@ BREAKERS = [
     ("L5", toys.signs_by_division, "float16 params: step 1: the update of ['cube'] is nan"),
     ("L5", toys.infinite_slope, "the derivative of the updates by a gradient of zero"),
     ("L6", toys.overflowing_squares, "the state's ['layer']['kernel'] is inf"),
+    ("L6", toys.frozen_by_a_spike, "layer/kernel with the huge entry does not move"),
     ("L7", toys.sgd, "a tree with the leaf integers="),
     ("L8", toys.sgd, "a gradient of shape (3,) for a parameter of (4, 3): is accepted silently"),
     ("L9", toys.keeps_the_params, "shares the buffer of params['layer']['kernel']"),

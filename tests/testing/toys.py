@@ -90,6 +90,16 @@ def overflowing_squares():
     return Pair(lambda params: tree_map(jnp.zeros_like, params), update)
 
 
+def frozen_by_a_spike():
+    """L6: finite, but an entry that was huge once stays where it is."""
+
+    def update(updates, state, params=None):
+        state = tree_map(lambda s, u: jnp.maximum(s, jnp.abs(u)), state, updates)
+        return tree_map(lambda u, s: jnp.where(s < 1e10, -0.01 * u, 0.0 * u), updates, state), state
+
+    return Pair(lambda params: tree_map(jnp.zeros_like, params), update)
+
+
 def keeps_the_params():
     """L9: the state is the params themselves."""
     return Pair(

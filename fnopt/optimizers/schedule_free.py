@@ -33,6 +33,12 @@ def _check_warmup(owner: str, warmup_steps: int | None) -> None:
         raise ValueError(f"{owner}: warmup_steps must be at least 1 or None, got {warmup_steps}")
 
 
+def _alone(triple: Any) -> Any:
+    """The pair of a method that is one rule: no extra argument goes on to a base."""
+    init, update, _ = triple
+    return init, lambda updates, state, params: update(updates, state, params)
+
+
 @gradient_transformation
 def schedule_free_sgd(
     learning_rate: LearningRate = 1.0,
@@ -56,8 +62,10 @@ def schedule_free_sgd(
     """
     _check_warmup("schedule_free_sgd", warmup_steps)
     base = add_decayed_weights(0.0 if weight_decay is None else weight_decay).rule
-    return interpolated(
-        base, learning_rate, b1, weight_lr_power, warmup_steps=warmup_steps, scaled=False
+    return _alone(
+        interpolated(
+            base, learning_rate, b1, weight_lr_power, warmup_steps=warmup_steps, scaled=False
+        )
     )
 
 
@@ -88,6 +96,8 @@ def schedule_free_adamw(
     """
     _check_warmup("schedule_free_adamw", warmup_steps)
     base = chain(scale_by_adam(0.0, b2, eps), add_decayed_weights(weight_decay)).rule
-    return interpolated(
-        base, learning_rate, b1, weight_lr_power, warmup_steps=warmup_steps, scaled=False
+    return _alone(
+        interpolated(
+            base, learning_rate, b1, weight_lr_power, warmup_steps=warmup_steps, scaled=False
+        )
     )

@@ -18,7 +18,7 @@ from fnopt import leaves, reductions, tree
 from fnopt.core import gradient_transformation
 from fnopt.rule import Rule, routed
 from fnopt.state import find
-from fnopt.wrappers.branching import either, still
+from fnopt.wrappers.branching import either
 
 
 class AccumulateState(NamedTuple):
@@ -100,7 +100,7 @@ def _accumulated(
             scale = 1 / jnp.where(total == 0, 1.0, total) if mean else 1.0
             return optimizer.update(tree.scale(scale, gathered), state.inner, params, **extra_args)
 
-        updates, inner = either(owner, due, step, lambda: (still(updates), state.inner))
+        updates, inner = either(owner, due, step, lambda: (tree.zeros_like(updates), state.inner))
         made = due.astype(jnp.int32)
         kept = jnp.where(due, 0.0, total).astype(state.weight.dtype)
         count = jnp.minimum(state.count, jnp.iinfo(jnp.int32).max - 1) + made

@@ -25,7 +25,33 @@ def either(owner: str, condition: Any, run: Callable[[], Any], skip: Callable[[]
     if isinstance(condition, bool):
         return run() if condition else skip()
     wanted = jax.eval_shape(skip)
-    return jax.lax.cond(condition, lambda: leaves.conform(owner, run(), wanted), skip)
+    conformed = lambda: leaves.conform(owner, run(), wanted)
+    if not any(_varying(x) for x in jax.tree.leaves(wanted)):
+        return jax.lax.cond(condition, conformed, skip)
+    # inside shard_map both branches must vary over the same axes of the mesh
+    pairs = zip(jax.tree.leaves(wanted), jax.tree.leaves(jax.eval_shape(conformed)))
+    axes = [_varying(a) | _varying(b) for a, b in pairs]
+    return jax.lax.cond(condition, lambda: _vary(conformed(), axes), lambda: _vary(skip(), axes))
+
+
+def _varying(x: Any) -> frozenset[Any]:
+    """The axes of a `shard_map` that an array's values differ over."""
+    kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)
+    manual = getattr(kind, "manual_axis_type", None)
+    return frozenset(getattr(kind, "vma", None) or () if manual is None else manual.varying)
+
+
+def _vary(t: Any, axes: list[frozenset[Any]]) -> Any:
+    def cast(x: jax.Array, wanted: frozenset[Any]) -> jax.Array:
+        missing = tuple(wanted - _varying(x))
+        if not missing:
+            return x
+        if hasattr(jax.lax, "pcast"):
+            return jax.lax.pcast(x, missing, to="varying")
+        return vars(jax.lax)["pvary"](x, missing)  # its name in JAX 0.8
+
+    found, treedef = jax.tree.flatten(t)
+    return jax.tree.unflatten(treedef, [cast(x, wanted) for x, wanted in zip(found, axes)])
 
 
 def all_finite(*trees: Any, axis_name: Any = None) -> jax.Array:
@@ -46,15 +72,3 @@ def all_finite(*trees: Any, axis_name: Any = None) -> jax.Array:
 def pick(condition: Any, new: Any, old: Any) -> Any:
     """The leaves of one tree where the condition holds, of the other elsewhere."""
     return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
-
-
-def still(updates: Any) -> Any:
-    """Zero updates, of the type that a step's would have inside `shard_map` too."""
-
-    def zero(u: jax.Array) -> jax.Array:
-        nothing = jnp.zeros_like(u)
-        if not getattr(jax.typeof(u), "vma", None):
-            return nothing
-        return jnp.where(jnp.isnan(u) & jnp.isinf(u), u, nothing)  # varies over the mesh as u does
-
-    return jax.tree.map(zero, updates)

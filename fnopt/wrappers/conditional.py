@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from fnopt import tree
 from fnopt.core import gradient_transformation
 from fnopt.rule import routed
-from fnopt.wrappers.branching import either, still
+from fnopt.wrappers.branching import either
 
 
 class ConditionalState(NamedTuple):
@@ -67,4 +67,4 @@ def conditionally_mask(
     Memory: the member's.
     """
     owner = "conditionally_mask"
-    return _conditional(owner, inner, should_transform_fn, forward_extra_args, still)
+    return _conditional(owner, inner, should_transform_fn, forward_extra_args, tree.zeros_like)

@@ -16,7 +16,7 @@ from fnopt import reductions, tree
 from fnopt.core import gradient_transformation
 from fnopt.hyperparameters import Decay, Positive
 from fnopt.rule import routed
-from fnopt.wrappers.branching import all_finite, either, pick, still
+from fnopt.wrappers.branching import all_finite, either, pick
 
 
 class Running(NamedTuple):
@@ -153,7 +153,7 @@ def guard(
         if on_limit == "halt":
             halted = halted | (limit & jnp.logical_not(good))
         taken = (good | forced) & jnp.logical_not(halted)
-        new, inner = either("guard", taken, run, lambda: (still(updates), state.inner))
+        new, inner = either("guard", taken, run, lambda: (tree.zeros_like(updates), state.inner))
         if on_limit == "reset" and params is not None:
             again = limit & jnp.logical_not(taken)
             inner = pick(again, optimizer.init(params), inner)

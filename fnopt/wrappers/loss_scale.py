@@ -12,7 +12,7 @@ from fnopt.core import gradient_transformation
 from fnopt.hyperparameters import Initial, Positive
 from fnopt.rule import routed
 from fnopt.state import find
-from fnopt.wrappers.branching import either, still
+from fnopt.wrappers.branching import either
 
 
 class LossScaleState(NamedTuple):
@@ -72,7 +72,7 @@ def dynamic_loss_scale(
             return optimizer.update(whole, state.inner, params, **extra_args)
 
         new, inner = either(
-            "dynamic_loss_scale", finite, run, lambda: (still(updates), state.inner)
+            "dynamic_loss_scale", finite, run, lambda: (tree.zeros_like(updates), state.inner)
         )
         steady = jnp.where(finite, state.steady + 1, 0)
         grows = steady >= growth_interval

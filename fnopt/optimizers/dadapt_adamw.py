@@ -27,7 +27,7 @@ import jax.numpy as jnp
 
 from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
-from fnopt.fusion import known_after
+from fnopt.fusion import known_after, recompute
 from fnopt.hyperparameters import Bound, Decay, Initial, LearningRate, NonNegative
 from fnopt.transforms.scaling import scale
 
@@ -81,8 +81,12 @@ def scale_by_dadapt_adamw(
         if bias_correction:
             rate = rate * tree.bias_correction(b2, t) ** 0.5 / tree.bias_correction(b1, t)
 
+        def ratio(gs: Any, v: Any, eps: Any, tiny: Any) -> Any:
+            return gs / (jnp.sqrt(jnp.maximum(v, tiny)) + eps)
+
         def along(g: jax.Array, v: jax.Array, s: jax.Array) -> jax.Array:
-            return jnp.real(jnp.conj(g) * s) / (tree.sqrt(v) + eps)
+            tiny = float(jnp.finfo(v.dtype).tiny)
+            return recompute(ratio, jnp.real(jnp.conj(g) * s), v, eps, tiny)
 
         ahead = reductions.total(tree.map(along, updates, state.nu, state.gradient_sum), axis_name)
         rate, new = known_after(ahead, rate), known_after(ahead, 1 - b2)

@@ -23,7 +23,9 @@ import jax.numpy as jnp
 
 from fnopt import tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
+from fnopt.fusion import overwrite_after, recompute
 from fnopt.hyperparameters import LearningRate, NonNegative, Positive
+from fnopt.transforms.factored import largest_root
 
 
 class FtrlState(NamedTuple):
@@ -32,6 +34,13 @@ class FtrlState(NamedTuple):
     count: Any
     linear: Any
     sum_of_squares: Any
+
+
+def _growth_of_root(n: Any, g: Any, most: Any, tiny: Any) -> Any:
+    """√(n + |g|²) − √n, without the difference of two nearly equal numbers."""
+    g = jnp.minimum(jnp.maximum(jnp.abs(g), -most), most)
+    square = g * g
+    return square / (jnp.sqrt(jnp.maximum(n + square, tiny)) + jnp.sqrt(jnp.maximum(n, tiny)))
 
 
 @gradient_transformation
@@ -61,11 +70,10 @@ def scale_by_ftrl(
 
         def step(g: Any, z: Any, n: Any, p: Any) -> tuple[Any, ...]:
             start = -p * (beta + learning_rate * l2) - learning_rate * l1 * jnp.sign(p)
-            square = tree.squared(g)
-            new = n + square
-            # √new − √n without the difference of two nearly equal numbers
-            sigma = square / (tree.sqrt(new) + tree.sqrt(n))
+            tiny = float(jnp.finfo(n.dtype).tiny)
+            sigma = recompute(_growth_of_root, n, g, largest_root(g), tiny)
             z = jnp.where(first, start, z) + learning_rate * tree.saturate(g) - sigma * p
+            new = overwrite_after(n + tree.squared(g), z)
             size = jnp.maximum(jnp.abs(z) - learning_rate * l1, 0.0)
             solution = -jnp.sign(z) * (size / (beta + tree.sqrt(new) + learning_rate * l2))
             return solution - p, z, new

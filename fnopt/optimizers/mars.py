@@ -49,11 +49,12 @@ def correct(g: jax.Array, last: jax.Array, factor: Any) -> jax.Array:
     """c = g + factor · (g − last), its norm at most 1."""
 
     def raw(g: Any, last: Any, factor: Any, most: Any) -> Any:
-        g = g if jnp.iscomplexobj(g) else jnp.minimum(jnp.maximum(g, -most), most)
+        if not jnp.iscomplexobj(g):
+            g, last = (jnp.minimum(jnp.maximum(x, -most), most) for x in (g, last))
         return g + factor * (g - last)
 
     norm = tree.weak(reductions.norm([recompute(raw, g, last, factor, largest_root(g))]))
-    g = tree.saturate(g)
+    g, last = tree.saturate(g), tree.saturate(last)
     return (1 / jnp.maximum(norm, 1.0)) * (g + factor * (g - last))
 
 
@@ -105,12 +106,11 @@ def scale_by_mars(
         def step(g: Any, m: Any, v: Any, last: Any) -> tuple[Any, ...]:
             d1, d2, c1, c2 = vectors if last is None else matrices
             c = tree.saturate(g) if last is None else correct(g, last, factor)
-            last = None if last is None else tree.saturate(g)
             m = d1 * m + (1 - d1) * c
             if v is None:
-                return jnp.sign(m), m, None, overwrite_after(last, m)
+                return jnp.sign(m), m, None, overwrite_after(g, m)
             v = d2 * v + (1 - d2) * tree.squared(g if last is None else c)
-            last = None if last is None else overwrite_after(last, m, v)
+            last = None if last is None else overwrite_after(g, m, v)
             return c1 * m / (tree.sqrt(c2 * v) + eps), m, v, last
 
         updates, mu, nu, last = tree.map(step, updates, state.mu, state.nu, state.last, outputs=4)

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
-from fnopt.fusion import known_after
+from fnopt.fusion import known_after, recompute
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative, Real
 from fnopt.optimizers.momo import polyak
 from fnopt.transforms.scaling import scale
@@ -41,6 +41,12 @@ class MomoAdamState(NamedTuple):
     value: Any
     gamma: Any
     lower_bound: Any
+
+
+def _over_root(m: Any, v: Any, c2: Any, eps: Any, tiny: Any) -> Any:
+    """m / √D."""
+    metric = jnp.sqrt(jnp.maximum(c2 * v, tiny)) + eps
+    return m / jnp.sqrt(jnp.maximum(metric, tiny))
 
 
 @gradient_transformation
@@ -83,10 +89,12 @@ def scale_by_momo_adam(
         mu, nu = tree.map(moments, updates, state.mu, state.nu, outputs=2)
         mean = b1 * tree.weak(state.value) + (1 - b1) * tree.weak(value)
         gamma = reductions.dot(mu, params, axis_name) - change
-        # in other words than `metric`, which would be stored for both
-        root = c2**0.5
-        measured = tree.map(lambda m, v: m / tree.sqrt(tree.sqrt(v) + eps / root), mu, nu)
-        norm = tree.weak(reductions.whole_norm(measured, axis_name)) / root**0.5
+
+        def measured(m: jax.Array, v: jax.Array) -> jax.Array:
+            tiny = float(jnp.finfo(v.dtype).tiny)
+            return recompute(_over_root, m, v, c2, eps, tiny)
+
+        norm = tree.weak(reductions.whole_norm(tree.map(measured, mu, nu), axis_name))
         shrink = 1 + learning_rate * weight_decay
         least = lower_bound
         if adapt_lower_bound:

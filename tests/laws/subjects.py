@@ -43,6 +43,14 @@ def twice(updates):
     return jax.tree.map(lambda u: jnp.stack([u, u]) if is_inexact(u) else u, updates)
 
 
+def is_long(updates):
+    return fnopt.global_norm(updates) > 1.0
+
+
+def largest_entries(updates):
+    return jax.tree.map(lambda u: jnp.max(jnp.abs(u), initial=0.0), updates)
+
+
 def within_100(params):
     return projection_box(params, -100.0, 100.0)
 
@@ -106,6 +114,15 @@ EXAMPLES = {
         fnopt.schedule_free, fnopt.chain(fnopt.scale_by_adam(b1=0.0), fnopt.scale(-0.01)), 0.01
     ),
     "chain": Builder(fnopt.chain, fnopt.clip_by_global_norm(1.0), fnopt.adamw(0.01)),
+    "monitor": Builder(
+        fnopt.monitor,
+        {
+            "norm": fnopt.global_norm,
+            "often_long": fnopt.measure_with_ema(is_long, 0.9),
+            "largest": largest_entries,
+        },
+    ),
+    "snapshot": Builder(fnopt.snapshot, "largest", largest_entries),
     "named_chain": Builder(fnopt.named_chain, clip=fnopt.clip(1.0), rule=fnopt.adam(0.01)),
     # a scalar's update is as long as the scalar, which a whole step would cancel
     "scale_by_lamb": Builder(fnopt.scale_by_lamb, weight_decay=0.1).stepping(-0.1),
@@ -280,25 +297,15 @@ def from_kinds(factory):
 
 # What L18 allows a factory beyond the usual, by name; None where it promises nothing.
 BOUNDS = {
-    # the sums from before, which the step and their successors both read
-    "scale_by_ftrl": 2.1,
-    "ftrl": 2.1,
-    # the corrected gradient, which the moments and its norm read
-    "scale_by_mars": 1.1,
-    "mars_adamw": 1.1,
-    "mars_lion": 1.1,
-    # the terms of the sums over the tree
-    "scale_by_momo_adam": 1.1,
-    "momo_adam": 1.1,
+    # the sum of squares is copied, for the params are computed after it is overwritten
+    "scale_by_ftrl": 1.1,
+    "ftrl": 1.1,
     # the normalized gradient, which its mean and its instability both read
     "scale_by_came": 1.1,
     "came": 1.1,
     # the start values' place in the step is read after the sums are overwritten
     "scale_by_cocob": 1.1,
     "cocob": 1.1,
-    # the terms of the two sums over the tree
-    "scale_by_dadapt_adamw": 2.1,
-    "dadapt_adamw": 2.1,
     # the step needs the moment from before, which is copied, for it is overwritten first
     "scale_by_acprop": 1.1,
     "acprop": 1.1,

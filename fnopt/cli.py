@@ -15,6 +15,7 @@ from fnopt.training.errors import CommandError
 COMMANDS = {
     "train": ("fnopt.training.command", "train a network on the digits or on a file"),
     "landscape": ("fnopt.landscape.command", "draw the paths of optimizers over a surface"),
+    "bench": ("fnopt.bench.command", "measure what a step of every optimizer costs"),
 }
 """Name -> module with `add_arguments(parser)` and `run(args) -> int`, and a line of help."""
 

@@ -82,7 +82,7 @@ def test_version(capsys):
     ("words", "message"),
     [
         (["trian"], "fnopt: unknown command 'trian'; did you mean 'train'?"),
-        (["xyz"], "fnopt: unknown command 'xyz'; there are train, landscape"),
+        (["xyz"], f"fnopt: unknown command 'xyz'; there are {', '.join(cli.COMMANDS)}"),
         (["--what"], "fnopt: unrecognized arguments: --what (see fnopt --help)"),
     ],
 )

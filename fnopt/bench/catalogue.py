@@ -16,13 +16,12 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 import fnopt
 from fnopt import losses, projections, schedules
 from fnopt.bench import trees
 from fnopt.bench.cards import CARDS, Run, make, words
-from fnopt.bench.counts import count
+from fnopt.bench.counts import count, needs
 from fnopt.bench.tasks import TASKS, start
 from fnopt.core import GradientTransformation, factories
 from fnopt.training import choices
@@ -132,22 +131,7 @@ def _made(name: str) -> GradientTransformation:
 def step_bytes(name: str) -> str:
     """The bytes of a step per parameter, as the compiler counts them; seconds."""
     tree, rule = trees.transformer(), _made(name)
-    reads = rule.rule.extras() or frozenset()
-    known = {
-        "value": jax.ShapeDtypeStruct((), jnp.float32),
-        "hessian": tree,
-        "key": jax.eval_shape(jax.random.key, 0),
-        "obj_fn": lambda params: sum(jnp.vdot(x, x) for x in jax.tree.leaves(params)),
-    }
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), tree)
-    return _rounded(
-        count(
-            rule,
-            tree,
-            gradients=one if rule.rule.per_example else None,
-            extras={extra: value for extra, value in known.items() if extra in reads},
-        ).bytes
-    )
+    return _rounded(count(rule, tree, **needs(rule, tree)).bytes)
 
 
 def steps_on(text: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from fnopt.bench import trees
 from fnopt.core import apply_updates
@@ -19,9 +20,9 @@ class Count(NamedTuple):
       bytes: bytes accessed per parameter, by the compiler's cost analysis.
       temporary: bytes of temporary memory per parameter.
       state: bytes of state per parameter.
-      trace: seconds to trace.
-      lower: seconds to lower.
-      compile: seconds to compile.
+      trace: processor seconds to trace, of all threads, as those that follow.
+      lower: to lower.
+      compile: to compile.
     """
 
     bytes: float
@@ -51,7 +52,6 @@ def count(
       extras: the extra arguments of its update: abstract arrays, and functions.
     """
     state = jax.eval_shape(optimizer.init, tree)
-    # ShapeDtypeStructs of a foreign init may be weakly typed; a real state is what jit returns
     n = trees.size(tree)
 
     functions = {k: v for k, v in (extras or {}).items() if callable(v)}
@@ -61,18 +61,18 @@ def count(
         updates, state = optimizer.update(gradients, state, params, **arrays, **functions)
         return apply(params, updates), state
 
-    start = time.perf_counter()
+    start = time.process_time()
     traced = jax.jit(step, donate_argnums=(0, 1)).trace(
         tree, state, tree if gradients is None else gradients, arrays
     )
-    t1 = time.perf_counter()
+    t1 = time.process_time()
     lowered = traced.lower()
-    t2 = time.perf_counter()
+    t2 = time.process_time()
     state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) / n
     if not compiled:
         return Count(0.0, 0.0, state_bytes, t1 - start, t2 - t1, 0.0)
     program = lowered.compile()
-    t3 = time.perf_counter()
+    t3 = time.process_time()
     analysis = program.cost_analysis()
     memory = program.memory_analysis()
     return Count(
@@ -83,3 +83,25 @@ def count(
         t2 - t1,
         t3 - t2,
     )
+
+
+def needs(optimizer: Any, tree: Any) -> dict[str, Any]:
+    """The `gradients` and `extras` of `count` that one of fnopt's optimizers reads.
+
+    Args:
+      optimizer: whose `update` may need a value, a Hessian's diagonal, a key or an objective, or
+        gradients of single examples, of which it gets one.
+      tree: the params' shapes.
+    """
+    known = {
+        "value": jax.ShapeDtypeStruct((), jnp.float32),
+        "hessian": tree,
+        "key": jax.eval_shape(jax.random.key, 0),
+        "obj_fn": lambda params: sum(jnp.vdot(x, x) for x in jax.tree.leaves(params)),
+    }
+    reads = optimizer.rule.extras() or frozenset()
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), tree)
+    return {
+        "gradients": one if optimizer.rule.per_example else None,
+        "extras": {name: value for name, value in known.items() if name in reads},
+    }

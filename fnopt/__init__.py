@@ -20,6 +20,7 @@ from fnopt.core import named_chain as named_chain
 from fnopt.hyperparameters import Tunable as Tunable
 from fnopt.hyperparameters import hyperparameters as hyperparameters
 from fnopt.hyperparameters import set_hyperparameters as set_hyperparameters
+from fnopt.injection import inject_hyperparams as inject_hyperparams
 from fnopt.optimizers.acprop import acprop as acprop
 from fnopt.optimizers.acprop import scale_by_acprop as scale_by_acprop
 from fnopt.optimizers.adabelief import adabelief as adabelief
@@ -198,6 +199,9 @@ from fnopt.transforms.plain import stateless as stateless
 from fnopt.transforms.plain import stateless_with_tree_map as stateless_with_tree_map
 from fnopt.transforms.plateau import reduce_on_plateau as reduce_on_plateau
 from fnopt.transforms.privacy import (
+from fnopt.transforms.monitoring import measure_with_ema as measure_with_ema
+from fnopt.transforms.monitoring import monitor as monitor
+from fnopt.transforms.monitoring import snapshot as snapshot
     differentially_private_aggregate as differentially_private_aggregate,
 )
 from fnopt.transforms.privacy import per_example_global_norm_clip as per_example_global_norm_clip

@@ -118,6 +118,11 @@ def _show(value: Any) -> str:
         return repr(value)
     if inspect.isfunction(value):
         return value.__name__
+    if type(value) in (list, tuple):
+        inner = ", ".join(_show(v) for v in value)
+        return f"[{inner}]" if type(value) is list else f"({inner}{',' * (len(value) == 1)})"
+    if type(value) is dict:
+        return f"{{{', '.join(f'{k!r}: {_show(v)}' for k, v in value.items())}}}"
     if isinstance(value, jax.Array | np.ndarray) and not isinstance(value, jax.core.Tracer):
         return str(value) if value.ndim == 0 else f"array{value.shape}"
     return repr(value)

@@ -68,12 +68,16 @@ def differences(ours, theirs):
 STORED = "how state is stored will be asked of all rules in one way, not of each by an argument"
 
 DIFFERENCES = {
+    ("absent", "hyperparam_dtype"): (
+        "hyperparameters are never rounded to another dtype",
+        "inject_hyperparams",
+    ),
     ("absent", "mu_dtype"): (
         STORED,
         "ademamix scale_by_ademamix adopt scale_by_adopt amsgrad scale_by_amsgrad lion"
         " scale_by_lion nadam nadamw scale_by_novograd optimistic_adam_v2 sophia",
     ),
-    ("absent", "accumulator_dtype"): (STORED, "sgd signum trace ema"),
+    ("absent", "accumulator_dtype"): (STORED, "sgd signum trace ema measure_with_ema"),
     ("absent", "dtype_momentum"): (STORED, "adafactor"),
     ("keyword", "bias_correction_mu"): (
         "its place in optax is behind mu_dtype",

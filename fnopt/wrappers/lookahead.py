@@ -75,7 +75,7 @@ class LookaheadState(NamedTuple):
 def lookahead(
     fast_optimizer: Any,
     sync_period: int,
-    slow_step_size: Fraction = 0.5,
+    slow_step_size: Fraction,
     reset_state: bool = False,
 ) -> Any:
     """An optimizer that returns every `sync_period` steps to its slow weights.

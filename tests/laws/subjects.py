@@ -74,7 +74,7 @@ WRAPPERS = {
     "flatten": lambda o: Builder(fnopt.flatten, o).allowing(4.1),
     "grokfast": lambda o: Builder(fnopt.grokfast, o),
     "guard": lambda o: Builder(fnopt.guard, o, spike=8.0, max_consecutive=3).allowing(1.1),
-    "lookahead": lambda o: Builder(fnopt.lookahead, o, 2),
+    "lookahead": lambda o: Builder(fnopt.lookahead, o, 2, 0.5),
     "masked": lambda o: Builder(fnopt.masked, o, matrices),
     "mechanize": lambda o: Builder(fnopt.mechanize, o).allowing(2.1),
     "orthograd": lambda o: Builder(fnopt.orthograd, o),

@@ -58,4 +58,4 @@ def test_agrees_with_optax_on_its_pairs(standard_numerics):
 
 def test_a_period_below_one_is_refused():
     with pytest.raises(ValueError, match="sync_period must be >= 1, got 0"):
-        fnopt.lookahead(fnopt.sgd(0.1), 0)
+        fnopt.lookahead(fnopt.sgd(0.1), 0, 0.5)

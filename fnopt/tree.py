@@ -82,8 +82,13 @@ def _map_in_blocks(f: Callable[..., Any], columns: list[Any]) -> list[Any]:
 
 
 def zeros_like(tree: PyTree, dtype: Any = None) -> PyTree:
-    """Zeros of the tree's shapes, in its dtypes or in `dtype`."""
-    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=dtype), tree)
+    """Zeros of the tree's shapes, in its dtypes or in `dtype`; a complex leaf's stay complex."""
+    to_complex = dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating)
+
+    def zeros(x: Any) -> jax.Array:
+        return jnp.zeros_like(x, dtype=dtype if to_complex or not jnp.iscomplexobj(x) else None)
+
+    return jax.tree.map(zeros, tree)
 
 
 def real_zeros_like(tree: PyTree) -> PyTree:

@@ -50,7 +50,8 @@ def scale_by_adam(
       b2: β₂ in [0, 1), the decay of the mean square.
       eps: ε, outside the root.
       eps_root: added inside the root, for derivatives through the update.
-      mu_dtype: the dtype that m is stored in; None for the compute dtype. Arithmetic stays there.
+      mu_dtype: the dtype that m is stored in; None for the compute dtype, where arithmetic stays.
+        The m of a complex leaf stays complex.
       nesterov: let the mean look one step ahead.
 
     Memory: two values per parameter; one with b1=0.

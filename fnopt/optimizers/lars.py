@@ -23,6 +23,7 @@ import jax
 
 from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
+from fnopt.fusion import recompute
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative, Positive
 from fnopt.masks import chosen
 from fnopt.transforms.accumulation import trace
@@ -62,7 +63,8 @@ def scale_by_lars(
         if decays and separate_norms:
             size = size + weight_decay * param_norm
         elif decays:
-            size = tree.weak(reductions.norm([total]))
+            again = recompute(lambda u, p, decay: u + decay * p, u, p, weight_decay)
+            size = tree.weak(reductions.norm([again]))
         return trust_ratio(param_norm, size, 0.0, trust_coefficient, eps) * total
 
     def update(updates: Any, state: Any, params: Any) -> Any:

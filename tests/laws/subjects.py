@@ -196,6 +196,31 @@ CONFIGURATIONS = {
     "rmsprop corrected": Builder(fnopt.rmsprop, 0.01, bias_correction=True, eps_in_sqrt=False),
     "adam with nesterov": Builder(fnopt.adam, 0.01, nesterov=True),
     "adam without a mean": Builder(fnopt.adam, 0.01, b1=0.0),
+    "adam with a bfloat16 mean": Builder(fnopt.adam, 0.01, mu_dtype=jnp.bfloat16).allowing(
+        0.55
+    ),  # the mean from before is copied, for the step is computed from it unrounded
+    "adabelief with nesterov": Builder(fnopt.adabelief, 0.01, nesterov=True),
+    "adahessian entry by entry": Builder(
+        fnopt.adahessian, 0.01, hessian_power=0.5, spatial_averaging=False, weight_decay=0.1
+    )
+    .calling(curvature)
+    .allowing(1.1),
+    "amsgrad of the corrected": Builder(
+        fnopt.amsgrad, 0.01, bias_correction_mu=False, max_of_corrected=True
+    ),
+    "dadapt_adamw corrected": Builder(
+        fnopt.dadapt_adamw, weight_decay=0.1, growth_rate=2.0, bias_correction=True
+    ),
+    "ftrl regularized": Builder(fnopt.ftrl, 0.01, l1=0.1, l2=0.1).allowing(1.1),
+    "lamb decayed": Builder(fnopt.lamb, 0.01, weight_decay=0.1, mask=matrices),
+    "lars of one norm": Builder(fnopt.lars, 0.01, weight_decay=0.1, separate_norms=False),
+    "mars_adamw of every leaf": Builder(fnopt.mars_adamw, 0.01, weight_decay=0.1, optimize_1d=True),
+    "momo adapting": Builder(
+        fnopt.momo, weight_decay=0.1, lower_bound=-1.0, adapt_lower_bound=True
+    ).calling(value=1.5),
+    "momo_adam adapting": Builder(
+        fnopt.momo_adam, weight_decay=0.1, lower_bound=-1.0, adapt_lower_bound=True
+    ).calling(value=1.5),
     "adamw masked": Builder(fnopt.adamw, 0.01, weight_decay=0.1, mask=matrices),
     "adafactor factored": Builder(
         fnopt.adafactor,

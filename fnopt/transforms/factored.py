@@ -60,7 +60,20 @@ class Factored(NamedTuple):
 
 
 def _rescale(x: jax.Array, v: jax.Array, col: Any, tiny: Any) -> jax.Array:
-    return x / jnp.sqrt(jnp.maximum(v, tiny)) if col is None else x * v * col
+    return x * inverse_root(jnp.maximum(v, tiny)) if col is None else x * v * col
+
+
+@jax.custom_jvp
+def inverse_root(v: jax.Array) -> jax.Array:
+    """1/√v, whose derivative is not computed by v to the power of 3/2, which may vanish."""
+    return 1 / jnp.sqrt(v)
+
+
+@inverse_root.defjvp
+def _inverse_root_jvp(primals: Any, tangents: Any) -> Any:
+    (v,), (dv,) = primals, tangents
+    r = inverse_root(v)
+    return r, -0.5 * (((dv * r) * r) * r)
 
 
 def largest_root(x: jax.Array) -> float:

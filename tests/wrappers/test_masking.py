@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import fnopt
 from fnopt.testing import check_masked
@@ -136,3 +137,22 @@ def test_summary_shows_what_went_where():
     lines = {line.split("  ")[0]: line for line in text.splitlines()}
     assert "chain(clip, frozen)" in lines["['encoder']['bias']"]
     assert "chain(clip, adam)" in lines["['head']"]
+
+
+def test_states_of_nnx_are_params_masks_and_labels():
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    params = nnx.state(model, nnx.Param)
+    gradients = jax.tree.map(jnp.ones_like, params)
+    mask = jax.tree.map(lambda p: p.ndim > 1, params)
+    masked = fnopt.masked(fnopt.adam(0.1), mask)
+    updates, _ = masked.update(gradients, masked.init(params), params)
+    assert jnp.all(updates["kernel"][...] < 0)
+    assert not updates["bias"][...].any()
+    labels = jax.tree.map(lambda p: "matrix" if p.ndim > 1 else "vector", params)
+    split = fnopt.partition({"matrix": fnopt.sgd(1.0), "vector": fnopt.sgd(0.5)}, labels)
+    updates, _ = split.update(gradients, split.init(params), params)
+    assert float(updates["kernel"][...][0, 0]) == -1.0
+    assert float(updates["bias"][...][0]) == -0.5
+    routed = fnopt.route({"kernel": fnopt.sgd(1.0)})
+    updates, _ = routed.update(gradients, routed.init(params), params)
+    assert not updates["bias"][...].any()

@@ -15,6 +15,8 @@ from fnopt.training.errors import CommandError
 COMMANDS = {
     "train": ("fnopt.training.command", "train a network on the digits or on a file"),
     "landscape": ("fnopt.landscape.command", "draw the paths of optimizers over a surface"),
+    "schedule": ("fnopt.schedules.command", "draw a schedule and print its values"),
+    "check": ("fnopt.testing.command", "say which laws an optimizer keeps"),
     "bench": ("fnopt.bench.command", "measure what a step of every optimizer costs"),
 }
 """Name -> module with `add_arguments(parser)` and `run(args) -> int`, and a line of help."""
@@ -56,7 +58,7 @@ def _main(argv: list[str]) -> int:
     summary = help_line[0].upper() + help_line[1:] + "."
     parser = Parser(prog=f"fnopt {name}", description=summary, allow_abbrev=False)
     module.add_arguments(parser)
-    args = parser.parse_args(argv[1:])
+    args = parser.parse_intermixed_args(argv[1:])
     try:
         return module.run(args)
     except CommandError as error:

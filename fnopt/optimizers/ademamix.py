@@ -56,6 +56,8 @@ def b3_warmup_schedule(b3: Any, warmup_steps: int, b1: Any = 0.9) -> Callable[[j
 
     f(β) = ln ½ / ln β − 1 is the half-life, and β₃(t) = f⁻¹((1−t/T) f(β₁) + (t/T) f(β₃)).
 
+    Ends: f⁻¹(f(β₁) + (f(β₃) − f(β₁))/T), a little above `b1`, at count 0; b3 from count T − 1 on.
+
     Args:
       b3: the decay after the warm-up, above 0 and below 1.
       warmup_steps: T, positive.
@@ -116,8 +118,8 @@ def scale_by_ademamix(
 
     def update(updates: Any, state: AdemamixState) -> Any:
         t = tree.increment(state.count)
-        c1 = 1 / tree.bias_correction(b1, t)
-        c2 = 1 / tree.bias_correction(b2, t)
+        c1 = tree.debias(b1, t)
+        c2 = tree.debias(b2, t)
 
         def step(g: jax.Array, m1: jax.Array | None, m2: jax.Array, v: jax.Array) -> Any:
             v = b2 * v + (1 - b2) * tree.squared(g)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -90,6 +90,14 @@ def sequence(schedule: str, **named: Any) -> Sequence[Any]:
     if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray | jax.Array):
         raise TypeError(f"{schedule}: {name} must be a list or a tuple, got {shown(values)}")
     return values  # type: ignore[return-value]
+
+
+def mapping(schedule: str, **named: Any) -> Mapping[Any, Any]:
+    """The one dict given by name; None is an empty one."""
+    ((name, values),) = named.items()
+    if not isinstance(values, Mapping | None):
+        raise TypeError(f"{schedule}: {name} must be a dict, got {shown(values)}")
+    return values or {}
 
 
 def choice(schedule: str, options: Iterable[str], **named: str) -> str:

@@ -15,6 +15,8 @@ from fnopt.schedules.schedule import schedule
 def constant_schedule(value: Any) -> Callable[[jax.Array], Any]:
     """`value` at every count.
 
+    Ends: value at count 0 and at every other.
+
     Args:
       value: finite and not negative.
 

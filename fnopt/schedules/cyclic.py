@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnopt.schedules.arguments import choice, known, number, rate, sequence, steps
+from fnopt.schedules.arguments import choice, known, mapping, number, rate, sequence, steps
 from fnopt.schedules.join import join_schedules
 from fnopt.schedules.piecewise import stairs, through
 from fnopt.schedules.schedule import schedule
@@ -195,11 +195,12 @@ def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]) -> Value:
       cosine_kwargs: a list of the keyword arguments of each cycle.
 
     Raises:
-      TypeError: cosine_kwargs is not a list or a tuple.
+      TypeError: cosine_kwargs is not a list or a tuple of dicts.
       ValueError: it is empty, or an argument of a cycle is out of range.
     """
     name = "sgdr_schedule"
-    cycles = [dict(kwargs) for kwargs in sequence(name, cosine_kwargs=cosine_kwargs)]
+    given = sequence(name, cosine_kwargs=cosine_kwargs)
+    cycles = [dict(mapping(name, cycle=kwargs)) for kwargs in given]
     if not cycles:
         raise ValueError(f"{name}: cosine_kwargs must have at least one cycle")
     bounds: list[Any] = []

@@ -30,11 +30,15 @@ def join_schedules(
       boundaries: one fewer than schedules; not negative and not decreasing.
 
     Raises:
+      TypeError: one of the schedules is no function.
       ValueError: the lengths do not fit, or the boundaries decrease.
     """
     name = "join_schedules"
     pieces = tuple(sequence(name, schedules=schedules))
     bounds = checked_boundaries(name, boundaries=sequence(name, boundaries=boundaries))
+    for piece in pieces:
+        if not callable(piece):
+            raise TypeError(f"{name}: schedules must be functions of the count, got {piece!r}")
     if not pieces or len(bounds) != len(pieces) - 1:
         raise ValueError(
             f"{name}: boundaries must be one fewer than schedules, "

@@ -9,7 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnopt.schedules.arguments import boundaries, choice, known, number, rate, sequence, steps
+from fnopt.schedules.arguments import (
+    boundaries,
+    choice,
+    known,
+    mapping,
+    number,
+    rate,
+    sequence,
+    steps,
+)
 from fnopt.schedules.schedule import schedule
 from fnopt.schedules.shapes import blend, cosine, linear
 
@@ -87,13 +96,14 @@ def fraction_schedule(
     name = "fraction_schedule"
     total = steps(name, total_steps=total_steps)
     choice(name, ("linear", "cosine", "constant"), interpolate_type=interpolate_type)
-    if not fractions_and_values:
+    given = mapping(name, fractions_and_values=fractions_and_values)
+    if not given:
         raise ValueError(f"{name}: fractions_and_values must have at least one entry")
-    fractions = [number(name, at_least=0, at_most=1, fraction=f) for f in fractions_and_values]
+    fractions = [number(name, at_least=0, at_most=1, fraction=f) for f in given]
     if any(known(a) and known(b) and b < a for a, b in itertools.pairwise(fractions)):
         raise ValueError(f"{name}: fractions must not decrease, got {fractions}")
     knots = tuple(nearest(f * total) for f in fractions)
-    values = tuple(rate(name, value=v) for v in fractions_and_values.values())
+    values = tuple(rate(name, value=v) for v in given.values())
     if interpolate_type == "constant":
         return lambda count: stairs(count, knots[1:], values)
     return lambda count: through(count, knots, values, interpolate_type)
@@ -154,7 +164,7 @@ def scaled(
     name: str, init_value: Any, boundaries_and_scales: Mapping[int, Any] | None
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """The boundaries, and the values before, between and after them."""
-    given = boundaries_and_scales or {}
+    given = mapping(name, boundaries_and_scales=boundaries_and_scales)
     bounds = boundaries(name, boundaries=given)
     values = [rate(name, init_value=init_value)]
     for scale in given.values():

@@ -51,4 +51,11 @@ def schedule(factory: Callable[P, Callable[[jax.Array], Any]]) -> Callable[P, Sc
         arguments = bind(signature, factory.__name__, args, kwargs)
         return Schedule(factory(*arguments.args, **arguments.kwargs), build, arguments)
 
+    build.makes_schedule = True  # type: ignore[attr-defined]
     return build
+
+
+def factories(namespace: Any) -> dict[str, Callable[..., Schedule]]:
+    """The factories of schedules among a module's public names."""
+    public = {name: value for name, value in vars(namespace).items() if not name.startswith("_")}
+    return {name: value for name, value in public.items() if hasattr(value, "makes_schedule")}

@@ -93,6 +93,14 @@ def test_wrong_words_are_named():
         s.linear_schedule(0.0, end_valu=1.0, transition_steps=5)
     with pytest.raises(TypeError, match="sgdr_schedule: cosine_kwargs must be a list or a tuple"):
         s.sgdr_schedule(itertools.repeat({"decay_steps": 5}, 2))
+    with pytest.raises(TypeError, match="sgdr_schedule: cycle must be a dict, got 3"):
+        s.sgdr_schedule([3])
+    with pytest.raises(TypeError, match="piecewise_constant_schedule: boundaries_and_scales must"):
+        s.piecewise_constant_schedule(1.0, [5, 9])
+    with pytest.raises(TypeError, match="fraction_schedule: fractions_and_values must be a dict"):
+        s.fraction_schedule(100, (0.5, 1.0))
+    with pytest.raises(TypeError, match="join_schedules: schedules must be functions .*, got 0.1"):
+        s.join_schedules([line, 0.1], [5])
 
 
 def test_traced_arguments_are_scalars():

@@ -78,6 +78,18 @@ def test_cosine_warm_restarts(multiplier):
     same(schedule, naive, np.arange(300))
 
 
+@pytest.mark.parametrize("gamma", [0.5, 0.1, 1.0])
+def test_step_and_multistep_as_pytorch_has_them(gamma):
+    """Its recursions: the rate times gamma whenever the count is a multiple, or a milestone."""
+    milestones = [0, 7, 20, 20, 41]
+    stairs, jumps = [0.5], [0.5 * gamma]
+    for t in ts[1:]:
+        stairs.append(stairs[-1] * (gamma if t % 7 == 0 else 1))
+        jumps.append(jumps[-1] * gamma ** milestones.count(t))
+    same(s.step_schedule(0.5, 7, gamma), lambda t: stairs[t])
+    same(s.multistep_schedule(0.5, milestones, gamma), lambda t: jumps[t])
+
+
 def test_stairs_fall_on_their_step_for_every_size():
     """Under jit XLA divides by multiplying: 41 · (1/41) is below 1."""
     for size in (3, 41, 47, 55, 61, 97):

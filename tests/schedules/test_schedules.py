@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import inspect
 import pickle
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import numpy as np
 import optax
 import pytest
 
+import fnopt
 import fnopt.schedules as schedules
+from fnopt.schedules.schedule import factories
 
 spec = importlib.util.spec_from_file_location("cards", Path(__file__).with_name("cards.py"))
 cards = importlib.util.module_from_spec(spec)
@@ -21,8 +24,36 @@ every = pytest.mark.parametrize("name", CARDS)
 
 
 def test_every_public_schedule_has_a_card():
-    public = {n for n in dir(schedules) if n.endswith(("schedule", "schedules", "_decay"))}
-    assert public - {"schedule"} == set(CARDS)
+    assert set(factories(schedules)) == set(CARDS)
+
+
+def test_optax_has_no_other():
+    theirs = {name for name in dir(optax.schedules) if name[0].islower()}
+    assert len(theirs) >= 15
+    injections = {"inject_hyperparams", "inject_stateful_hyperparams"}  # here: Tunable
+    assert theirs - injections <= set(CARDS)
+
+
+@pytest.mark.parametrize("name", factories(fnopt))
+def test_the_docstring_says_what_the_ends_are(name):
+    assert "\n\nEnds: " in inspect.getdoc(factories(fnopt)[name])
+
+
+# One word for one thing, in every schedule.
+WORDS = {
+    "init_value", "peak_value", "end_value", "value",  # at count 0, at the top, at the end, always
+    "warmup_steps", "stable_steps", "decay_steps", "transition_steps", "transition_begin",
+    "up_steps", "down_steps", "total_steps", "step_size", "timescale",
+    "boundaries", "boundaries_and_scales", "milestones", "fractions_and_values",
+    "decay_rate", "gamma", "power", "exponent", "alpha", "multiplier", "staircase",
+    "pct_start", "pct_final", "div_factor", "final_div_factor",
+    "mode", "shape", "interpolate_type", "schedules", "cosine_kwargs",
+}  # fmt: skip
+
+
+def test_arguments_have_the_same_names_throughout():
+    signatures = [inspect.signature(f) for f in factories(schedules).values()]
+    assert {name for signature in signatures for name in signature.parameters} == WORDS
 
 
 @every
@@ -147,8 +178,6 @@ def test_low_precision_arguments_do_not_lower_the_value():
 
 @pytest.mark.parametrize("name", [n for n in CARDS if hasattr(optax, n)])
 def test_positions_and_keywords_are_the_peers(name):
-    import inspect
-
     ours = inspect.signature(getattr(schedules, name)).parameters
     theirs = inspect.signature(getattr(optax, name)).parameters
     assert list(ours) == list(theirs)

@@ -17,7 +17,7 @@ def place(state: PyTree, params: PyTree, original: PyTree = None) -> PyTree:
     """A fresh state, strongly typed, placed with its params, sharing no buffer.
 
     A leaf that is like a parameter takes its sharding (an axis that is too short for it, of size
-    1 or of blocks, is replicated); any other is replicated on the params' mesh.
+    1, of blocks or of a subspace, is replicated); any other is replicated on the params' mesh.
 
     Args:
       state: arrays, tracers or ShapeDtypeStructs.
@@ -68,13 +68,14 @@ def like(shape: tuple[int, ...], param: Any) -> Sharding | None:
 
 
 def every_nth(x: Any, axis: int, size: int) -> Any:
-    """x[::n] along an axis, so that `size` entries are left, split as `like` says on a mesh."""
+    """x[::n] along an axis, `size` entries of it, split as `like` says on a mesh."""
     sharding = jax.typeof(x).sharding
     spec = list(sharding.spec)
     if size % _parts(sharding.mesh, spec[axis]):
         spec[axis] = None
         x = jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec(*spec)))
-    return jax.lax.slice_in_dim(x, 0, x.shape[axis], x.shape[axis] // size, axis)
+    stride = x.shape[axis] // size
+    return jax.lax.slice_in_dim(x, 0, size * stride, stride, axis)
 
 
 def _parts(mesh: Any, axis: Any) -> int:

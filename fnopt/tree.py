@@ -238,7 +238,7 @@ def align(state: PyTree, params: PyTree) -> list[tuple[tuple[Any, ...], Any, tup
     Returns for each leaf of the state (path, leaf, parameter's path, parameter); the last two
     are () and None for a leaf that belongs to none. A field with the params' tree as a prefix
     belongs to the params, leaf by leaf; in it, a leaf with the parameter's number of dimensions,
-    each dividing the parameter's, is like the parameter.
+    none longer than the parameter's, is like the parameter.
     """
     paths = jax.tree_util.tree_flatten_with_path(params)[0]
     wanted: Any = jax.tree.structure(jax.tree.map(lambda _: 0, params))
@@ -271,4 +271,4 @@ def align(state: PyTree, params: PyTree) -> list[tuple[tuple[Any, ...], Any, tup
 def is_like(leaf: Any, param: Any) -> bool:
     """Whether a state leaf has the form that the state law gives a parameter's leaf."""
     a, b = np.shape(leaf), np.shape(param)
-    return len(a) == len(b) and all(m == n or m == 1 or (m and n % m == 0) for m, n in zip(a, b))
+    return len(a) == len(b) and all(m in (1, n) or 0 < m < n for m, n in zip(a, b))

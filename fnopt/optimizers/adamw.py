@@ -3,8 +3,8 @@
     θ ← θ − η (m̂ / (√v̂ + ε) + λθ)       m̂, v̂ as in Adam
 
 Good for: transformers and nearly all else: what other methods are compared with.
-Caveat: the decay is scaled by the learning rate, so a schedule scales it too. By default it is
-1e-4, optax's value; PyTorch has 1e-2.
+Caveat: the decay is scaled by the learning rate, so a schedule scales it too, unless
+`decay="independent"` is asked for. By default it is 1e-4, optax's value; PyTorch has 1e-2.
 Memory: two values per parameter; one with b1=0.
 Source: Loshchilov and Hutter 2017, arXiv 1711.05101.
 """
@@ -16,8 +16,7 @@ from typing import Any
 from fnopt.core import GradientTransformation, chain, composition
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
 from fnopt.optimizers.adam import scale_by_adam
-from fnopt.transforms.decay import add_decayed_weights
-from fnopt.transforms.scaling import scale_by_learning_rate
+from fnopt.transforms.decay import decay_and_rate
 
 
 @composition
@@ -32,6 +31,7 @@ def adamw(
     mask: Any = None,
     *,
     nesterov: bool = False,
+    decay: str = "decoupled",
 ) -> GradientTransformation:
     """Adam with decoupled weight decay.
 
@@ -42,17 +42,16 @@ def adamw(
       eps: ε, outside the root.
       eps_root: added inside the root.
       mu_dtype: the dtype that m is stored in; None for the compute dtype.
-      weight_decay: λ ≥ 0, multiplied by the learning rate.
+      weight_decay: λ ≥ 0, multiplied by the learning rate unless `decay` is "independent".
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.
       nesterov: let the mean look one step ahead.
+      decay: "decoupled"; "cautious" for entries that the step takes toward zero too; or
+        "independent": λ of the weights at each step, whatever the rate, with λ at most 1.
 
     >>> import fnopt
-    >>> fnopt.adamw(1e-3, weight_decay=0.1)
-    adamw(learning_rate=0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, weight_decay=0.1)
+    >>> fnopt.adamw(1e-3, weight_decay=0.1)  # doctest: +ELLIPSIS
+    adamw(learning_rate=0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, weight_decay=0.1, ...)
     """
-    return chain(
-        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
-    )
+    rule = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    return chain(rule, *decay_and_rate("adamw", decay, learning_rate, weight_decay, mask))

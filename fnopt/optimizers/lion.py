@@ -9,7 +9,8 @@ Every entry moves by η, whatever its gradient; sign(0) = 0.
 Good for: vision and language models at half of AdamW's state. It wants its rate and decay tuned
 anew, and can destabilize long runs (arXiv 2509.01440).
 Caveat: the updates are larger than AdamW's, so the authors take a rate 3 to 10 times smaller and
-a decay as many times larger. The decay is scaled by the learning rate, as in `adamw`.
+a decay as many times larger. The decay is scaled by the learning rate unless
+`decay="independent"` is asked for.
 Memory: one value per parameter; none with b1=0, which is `sign_sgd`.
 Source: Chen et al. 2023, arXiv 2302.06675.
 """
@@ -24,8 +25,7 @@ import jax.numpy as jnp
 from fnopt import tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
-from fnopt.transforms.decay import add_decayed_weights
-from fnopt.transforms.scaling import scale_by_learning_rate
+from fnopt.transforms.decay import decay_and_rate
 
 
 class LionState(NamedTuple):
@@ -73,6 +73,8 @@ def lion(
     b2: Decay = 0.99,
     weight_decay: NonNegative = 1e-3,
     mask: Any = None,
+    *,
+    decay: str = "decoupled",
 ) -> GradientTransformation:
     """Lion, "evolved sign momentum".
 
@@ -80,16 +82,15 @@ def lion(
       learning_rate: η ≥ 0; the length of every entry's step.
       b1: β₁ in [0, 1), the share of the average in the update.
       b2: β₂ in [0, 1), the decay of the average.
-      weight_decay: λ ≥ 0, multiplied by the learning rate.
+      weight_decay: λ ≥ 0, multiplied by the learning rate unless `decay` is "independent".
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.
+      decay: "decoupled"; "cautious" for entries that the step takes toward zero too; or
+        "independent": λ of the weights at each step, whatever the rate, with λ at most 1.
 
     >>> import fnopt
-    >>> fnopt.lion(1e-4, weight_decay=0.1)
-    lion(learning_rate=0.0001, b1=0.9, b2=0.99, weight_decay=0.1)
+    >>> fnopt.lion(1e-4, weight_decay=0.1, decay="cautious")
+    lion(learning_rate=0.0001, b1=0.9, b2=0.99, weight_decay=0.1, decay='cautious')
     """
-    return chain(
-        scale_by_lion(b1, b2),
-        add_decayed_weights(weight_decay, mask),
-        scale_by_learning_rate(learning_rate),
-    )
+    rule = scale_by_lion(b1, b2)
+    return chain(rule, *decay_and_rate("lion", decay, learning_rate, weight_decay, mask))

@@ -56,6 +56,9 @@ from fnopt.optimizers.adopt import adopt as adopt
 from fnopt.optimizers.adopt import scale_by_adopt as scale_by_adopt
 from fnopt.optimizers.amsgrad import amsgrad as amsgrad
 from fnopt.optimizers.amsgrad import scale_by_amsgrad as scale_by_amsgrad
+from fnopt.optimizers.apollo import apollo as apollo
+from fnopt.optimizers.apollo import apollo_mini as apollo_mini
+from fnopt.optimizers.apollo import scale_by_apollo as scale_by_apollo
 from fnopt.optimizers.came import came as came
 from fnopt.optimizers.came import scale_by_came as scale_by_came
 from fnopt.optimizers.cocob import cocob as cocob
@@ -63,6 +66,9 @@ from fnopt.optimizers.cocob import scale_by_cocob as scale_by_cocob
 from fnopt.optimizers.dadapt_adamw import dadapt_adamw as dadapt_adamw
 from fnopt.optimizers.dadapt_adamw import scale_by_dadapt_adamw as scale_by_dadapt_adamw
 from fnopt.optimizers.dog import dog as dog
+from fnopt.optimizers.dog import (
+    scale_by_distance_over_gradients as scale_by_distance_over_gradients,
+)
 from fnopt.optimizers.dog import scale_by_dog as scale_by_dog
 from fnopt.optimizers.dowg import dowg as dowg
 from fnopt.optimizers.dowg import scale_by_dowg as scale_by_dowg
@@ -71,6 +77,8 @@ from fnopt.optimizers.fromage import fromage as fromage
 from fnopt.optimizers.fromage import scale_by_fromage as scale_by_fromage
 from fnopt.optimizers.ftrl import ftrl as ftrl
 from fnopt.optimizers.ftrl import scale_by_ftrl as scale_by_ftrl
+from fnopt.optimizers.galore import galore as galore
+from fnopt.optimizers.galore import scale_by_galore as scale_by_galore
 from fnopt.optimizers.lamb import lamb as lamb
 from fnopt.optimizers.lamb import scale_by_lamb as scale_by_lamb
 from fnopt.optimizers.laprop import laprop as laprop
@@ -185,8 +193,15 @@ from fnopt.transforms.constraints import add_noise as add_noise
 from fnopt.transforms.constraints import keep_params_nonnegative as keep_params_nonnegative
 from fnopt.transforms.constraints import project as project
 from fnopt.transforms.constraints import zero_nans as zero_nans
+from fnopt.transforms.decay import add_cautious_weight_decay as add_cautious_weight_decay
 from fnopt.transforms.decay import add_decayed_weights as add_decayed_weights
+from fnopt.transforms.decay import add_independent_weight_decay as add_independent_weight_decay
+from fnopt.transforms.decay import add_weight_decay_to_start as add_weight_decay_to_start
+from fnopt.transforms.decay import no_decay_on_vectors as no_decay_on_vectors
 from fnopt.transforms.factored import scale_by_factored_rms as scale_by_factored_rms
+from fnopt.transforms.monitoring import measure_with_ema as measure_with_ema
+from fnopt.transforms.monitoring import monitor as monitor
+from fnopt.transforms.monitoring import snapshot as snapshot
 from fnopt.transforms.normalization import centralize as centralize
 from fnopt.transforms.normalization import normalize_by_update_norm as normalize_by_update_norm
 from fnopt.transforms.normalization import scale_by_param_block_norm as scale_by_param_block_norm
@@ -199,9 +214,6 @@ from fnopt.transforms.plain import stateless as stateless
 from fnopt.transforms.plain import stateless_with_tree_map as stateless_with_tree_map
 from fnopt.transforms.plateau import reduce_on_plateau as reduce_on_plateau
 from fnopt.transforms.privacy import (
-from fnopt.transforms.monitoring import measure_with_ema as measure_with_ema
-from fnopt.transforms.monitoring import monitor as monitor
-from fnopt.transforms.monitoring import snapshot as snapshot
     differentially_private_aggregate as differentially_private_aggregate,
 )
 from fnopt.transforms.privacy import per_example_global_norm_clip as per_example_global_norm_clip

@@ -155,6 +155,30 @@ def projection_l1_ball(tree: PyTree, scale: Any = 1) -> PyTree:
     return _shrunk(tree, jnp.maximum(excess, 0.0))
 
 
+def projection_linf_sphere(tree: PyTree, scale: Any = 1) -> PyTree:
+    """Onto max |pᵢ| = scale: from inside the largest entry moves alone, the first of equal ones.
+
+    A zero moves to the positive side.
+
+    >>> import jax.numpy as jnp
+    >>> projection_linf_sphere(jnp.array([0.25, -0.5, 0.0]))
+    Array([ 0.25, -1.  ,  0.  ], dtype=float32)
+    """
+    if _is_empty(tree):
+        return tree
+    leaves, treedef = trees.flatten(jax.tree.map(jnp.asarray, tree))
+    scale = trees.weak(scale)
+    size = jnp.concatenate([jnp.ravel(jnp.abs(_wide(x))).astype(_dtype(tree)) for x in leaves])
+    first, start, moved = jnp.argmax(size), 0, []
+    for x in leaves:
+        place = jnp.arange(start, start + x.size).reshape(x.shape)
+        alone = (place == first) & (jnp.abs(x) < scale)
+        pushed = jnp.where(x < 0, -scale, scale)
+        moved.append(jnp.where(alone, pushed, jnp.clip(x, -scale, scale)).astype(x.dtype))
+        start += x.size
+    return treedef.unflatten(moved)
+
+
 def projection_l2_sphere(tree: PyTree, scale: Any = 1) -> PyTree:
     """Onto ‖p‖ = scale. From zero, to the point of equal entries."""
     if _is_empty(tree):

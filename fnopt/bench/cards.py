@@ -115,6 +115,8 @@ CARDS = {
     ),
     "adopt": Card(Run("10", 1e-6), Run("2", 1e-6), Run("", 0.03)),
     "amsgrad": Card(Run("2", 1e-6), Run("0.2", 1e-6), Run("", 0.05)),
+    "apollo": Card(Run("2", 1e-6), Run("0.1", 1e-6), Run("", 0.05), "on vectors it is `adam`"),
+    "apollo_mini": Card(Run("2", 1e-6), Run("0.1", 1e-6), Run("", 0.05), "on vectors it is `adam`"),
     "came": Card(Run("1", 1e-6), Run("0.1", 1e-6), Run("", 0.002)),
     "cocob": Card(Run("", 0.07), Run("", 0.7), Run("", 0.02), "no rate: it bets carefully"),
     "dadapt_adamw": Card(Run("", 1e-6), Run("cosine:1", 1e-6), Run("", 0.01)),
@@ -140,6 +142,7 @@ CARDS = {
         "its steps do not shrink by themselves",
     ),
     "ftrl": Card(Run("20", 2e-5), Run("0.5", 0.03), Run("", 0.07), "the rate falls by itself"),
+    "galore": Card(Run("2", 1e-6), Run("0.1", 1e-6), Run("", 0.001), "on vectors it is `adam`"),
     "lamb": Card(
         Run("cosine:0.1", 1e-5),
         Run("cosine:0.05", 2e-6),

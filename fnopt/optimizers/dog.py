@@ -4,7 +4,8 @@
     G ← G + ‖g‖²
     θ ← θ − η r̄ / √(G + ε) · g        η = 1
 
-The norms go over the whole tree. Nothing is tuned but the first, tiny step.
+The norms go over the whole tree; in `scale_by_distance_over_gradients` (L-DoG) over each leaf.
+Nothing is tuned but the first, tiny step.
 
 Good for: fine-tuning without a tuned rate, with averaged weights.
 Caveat: the authors evaluate an average of the iterates (`ema_params` and the like), without which
@@ -18,11 +19,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
-from fnopt.hyperparameters import LearningRate, NonNegative
+from fnopt.hyperparameters import Initial, LearningRate, NonNegative, Real
 from fnopt.transforms.decay import add_decayed_weights
 from fnopt.transforms.scaling import scale_by_learning_rate
 
@@ -82,6 +84,47 @@ def scale_by_dog(
 
 def _weak_norm(updates: Any, axis_name: Any) -> Any:
     return tree.weak(reductions.whole_norm(updates, axis_name))
+
+
+class DistanceOverGradientsState(NamedTuple):
+    """r̄ and G of each leaf, real, of size 1 in each dimension; θ₀, like the params."""
+
+    distance: Any
+    squares: Any
+    start: Any
+
+
+@gradient_transformation
+def scale_by_distance_over_gradients(
+    reps_rel: Initial = 1e-6, eps: NonNegative = 1e-8, *, global_scale: Real = 1.0
+) -> Any:
+    """Each leaf u ← r̄ / √(G + ε) · g, its rate found by itself: L-DoG of the paper.
+
+    Args:
+      reps_rel: c in r_ε = c (1 + ‖θ₀‖): 1e-4 for networks with batch normalization.
+      eps: ε, inside the root.
+      global_scale: a factor of the updates; -1 makes them ready to be added.
+
+    Memory: one value per parameter and two per leaf.
+    """
+
+    def norm(x: jax.Array) -> jax.Array:
+        return reductions.axis_norm(x, tuple(range(x.ndim)))
+
+    def init(params: Any) -> DistanceOverGradientsState:
+        distance = jax.tree.map(lambda p: reps_rel * (1 + norm(p)), params)
+        return DistanceOverGradientsState(distance, tree.zeros_like(distance), params)
+
+    def step(g: jax.Array, r: jax.Array, s: jax.Array, p0: jax.Array, p: jax.Array) -> Any:
+        r = jnp.maximum(r, norm(p - p0))
+        s = s + tree.squared(norm(g))
+        return global_scale * (r / tree.sqrt(s + eps)) * tree.saturate(g), r, s
+
+    def update(updates: Any, state: DistanceOverGradientsState, params: Any) -> Any:
+        updates, distance, squares = tree.map(step, updates, *state, params, outputs=3)
+        return updates, DistanceOverGradientsState(distance, squares, state.start)
+
+    return init, update
 
 
 @composition

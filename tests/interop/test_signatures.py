@@ -104,6 +104,22 @@ DIFFERENCES = {
         "the same estimator, but without a constant key: each estimate is given one",
         "sophia",
     ),
+    ("absent", "param_dtype"): (
+        "the start is kept in the compute dtype",
+        "scale_by_distance_over_gradients",
+    ),
+    ("keyword", "global_scale"): (
+        "its place in optax is behind param_dtype",
+        "scale_by_distance_over_gradients",
+    ),
+    ("default", "base_optimizer"): (
+        "the same rule, Adam's, given itself in place of None",
+        "galore scale_by_galore",
+    ),
+    ("absent", "weight_dimension_numbers"): (
+        "leading axes are a stack of matrices: reshape what is another",
+        "galore scale_by_galore",
+    ),
     ("absent", "verbose"): ("rules do not print", "sophia"),
     ("absent", "print_win_rate_every_n_steps"): ("rules do not print", "sophia"),
     ("absent", "mode"): ("other functions than the sign are not Lion's", "scale_by_lion"),

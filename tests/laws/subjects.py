@@ -139,6 +139,22 @@ EXAMPLES = {
     # with the hyperparameters that are None by default
     "nadamw": Builder(fnopt.nadamw, 0.01, momentum_decay=4e-3, mask=matrices),
     "scale_by_prodigy": Builder(fnopt.scale_by_prodigy, beta3=0.9),
+    **{
+        name: Builder(getattr(fnopt, name), 0.9)
+        for name in (
+            "add_decayed_weights",
+            "add_cautious_weight_decay",
+            "add_independent_weight_decay",
+            "add_weight_decay_to_start",
+        )
+    },
+    # of a rank that divides no axis of the cube; draws are the same for each shape, in any order
+    "scale_by_apollo": Builder(fnopt.scale_by_apollo, key=0, rank=2),
+    "apollo": Builder(fnopt.apollo, 0.01, key=0, rank=2),
+    "apollo_mini": Builder(fnopt.apollo_mini, 0.01, key=0),
+    # the singular value decomposition has the matrix and its factors
+    "scale_by_galore": Builder(fnopt.scale_by_galore, rank=2).allowing(2.5),
+    "galore": Builder(fnopt.galore, 0.01, rank=2, weight_decay=0.1).allowing(2.5),
     # a bounded set: from 1e20 float32 would not see the next update
     "project": Builder(fnopt.project, within_100),
     # with 1 and no rate a scalar steps by its own size: to zero, or near it as the rounding is
@@ -222,6 +238,14 @@ CONFIGURATIONS = {
         fnopt.momo_adam, weight_decay=0.1, lower_bound=-1.0, adapt_lower_bound=True
     ).calling(value=1.5),
     "adamw masked": Builder(fnopt.adamw, 0.01, weight_decay=0.1, mask=matrices),
+    "adamw with independent decay": Builder(
+        fnopt.adamw, 0.01, weight_decay=0.1, mask=fnopt.no_decay_on_vectors, decay="independent"
+    ),
+    "lion with cautious decay": Builder(fnopt.lion, 0.01, weight_decay=0.1, decay="cautious"),
+    "add_weight_decay_to_start masked": Builder(fnopt.add_weight_decay_to_start, 0.9, matrices),
+    "galore of other moments": Builder(
+        fnopt.galore, 0.01, update_proj_gap=2, base_optimizer=fnopt.scale_by_lion()
+    ).allowing(None),  # at full rank
     "adafactor factored": Builder(
         fnopt.adafactor,
         0.01,

@@ -6,8 +6,8 @@ import pytest
 from optax import contrib
 
 import fnopt
-from fnopt.optimizers.dog import dog
-from fnopt.testing.oracles import largest_error, trial
+from fnopt.optimizers.dog import dog, scale_by_distance_over_gradients
+from fnopt.testing.oracles import largest_error, leafwise, trial
 
 
 def size(x):
@@ -79,3 +79,50 @@ EARLY = dog(0.5, init_step=("heuristic", 0.1))
 def test_an_optimizer_built_before_double_precision_is_as_exact(x64):
     wanted = oracle(0.5, init_step=("heuristic", 0.1))
     assert largest_error(EARLY, wanted, jnp.float64) < 1e-12
+
+
+def leaf_oracle(reps_rel=1e-6, eps=1e-8, global_scale=1.0):
+    @leafwise
+    def run(theta, gradients):
+        start, squares = theta, 0.0
+        farthest = reps_rel * (1 + np.sqrt(np.sum(start**2)))
+        for g in gradients:
+            farthest = max(farthest, np.sqrt(np.sum((theta - start) ** 2)))
+            squares += np.sum(g**2)
+            theta = theta + global_scale * farthest / np.sqrt(squares + eps) * g
+            yield theta
+
+    return run
+
+
+LEAF_SETTINGS = [
+    dict(reps_rel=0.1, global_scale=-1.0),
+    dict(reps_rel=0.02, eps=0.5, global_scale=-0.5),
+]
+
+
+@pytest.mark.parametrize("setting", LEAF_SETTINGS, ids=str)
+def test_a_rate_for_each_leaf_by_the_oracle(setting):
+    rule = scale_by_distance_over_gradients(**setting)
+    assert largest_error(rule, leaf_oracle(**setting)) < 1e-6
+
+
+@pytest.mark.parametrize("setting", LEAF_SETTINGS, ids=str)
+def test_a_rate_for_each_leaf_by_the_oracle_in_float64(setting, x64):
+    rule = scale_by_distance_over_gradients(**setting)
+    assert largest_error(rule, leaf_oracle(**setting), jnp.float64) < 1e-12
+
+
+def test_a_rate_for_each_leaf_agrees_with_optax_where_it_keeps_the_shape(standard_numerics):
+    params, gradients = jax.tree.map(jnp.float32, trial())
+    setting = dict(reps_rel=0.1, global_scale=-1.0)
+    ours = scale_by_distance_over_gradients(**setting)
+    theirs = optax.scale_by_distance_over_gradients(**setting)
+    x, y, s, z = params, params, ours.init(params), theirs.init(params)
+    for g in gradients:
+        u, s = ours.update(g, s, x)
+        v, z = theirs.update(g, z, y)
+        assert v["scalar"].shape == (1,)  # of a scalar optax makes a vector
+        x, y = fnopt.apply_updates(x, u), optax.apply_updates(y, v)
+    for k in params:
+        np.testing.assert_allclose(np.ravel(x[k]), np.ravel(y[k]), rtol=1e-4)

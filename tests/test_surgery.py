@@ -42,7 +42,9 @@ def test_reset_of_some_leaves(where):
 
 
 def test_reset_of_everything_and_through_routes():
-    optimizer = fnopt.route({"head": fnopt.adam(0.1)}, default=fnopt.lookahead(fnopt.sgd(0.1), 2, 0.5))
+    optimizer = fnopt.route(
+        {"head": fnopt.adam(0.1)}, default=fnopt.lookahead(fnopt.sgd(0.1), 2, 0.5)
+    )
     params, state = trained(optimizer)
     again = fnopt.reset(optimizer, state, params)
     assert all(int(x) == 0 for n, x in fnopt.named_arrays(again).items() if n.endswith("count"))

@@ -197,7 +197,9 @@ def flush(optimizer: Any, state: Any, params: Any, **extra_args: Any) -> tuple[A
     return optimizer.update(zeros, state, params, flush=True, weight=0.0, **extra_args)
 
 
-def skip_not_finite(updates: Any, gradient_step: Any, params: Any) -> tuple[jax.Array, dict[str, Any]]:
+def skip_not_finite(
+    updates: Any, gradient_step: Any, params: Any
+) -> tuple[jax.Array, dict[str, Any]]:
     """For `MultiSteps`: leave out gradients with an infinite or NaN entry.
 
     Returns:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fnopt.bench import costs
+from fnopt.bench import costs, costs_page
 from fnopt.training.choices import nearest
 from fnopt.training.errors import CommandError
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = list(dict.fromkeys(args.tree or costs.TREES))
     if args.out is not None and not args.out.parent.is_dir():
         raise CommandError(f"--out {args.out}: there is no folder {args.out.parent}")
-    old = costs.rows_on(args.out.read_text()) if args.out and args.out.exists() else {}
+    old = costs_page.rows_on(args.out.read_text()) if args.out and args.out.exists() else {}
     command = "fnopt bench costs" + (f" --out {args.out}" if args.out else "")
     tables: dict[str, dict[str, costs.Row]] = {}
     with progress(len(chosen) * len(names)) as show:
@@ -53,12 +53,14 @@ def run(args: argparse.Namespace) -> int:
                 old.setdefault(where, {})[name] = row
                 tables = in_order(old, found)
                 if args.out is not None:
-                    args.out.write_text(costs.page(tables, command))
-    print(f"wrote {args.out}" if args.out else costs.page(tables, command).rstrip())
+                    args.out.write_text(costs_page.page(tables, command))
+    print(f"wrote {args.out}" if args.out else costs_page.page(tables, command).rstrip())
     return 0
 
 
-def in_order(tables: costs.Tables, found: Mapping[str, Any]) -> dict[str, dict[str, costs.Row]]:
+def in_order(
+    tables: costs_page.Tables, found: Mapping[str, Any]
+) -> dict[str, dict[str, costs.Row]]:
     """The tables without rows of configurations that are no more."""
     return {
         where: {name: tables[where][name] for name in found if name in tables[where]}

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from fnopt import cli
-from fnopt.bench import costs, trees
+from fnopt.bench import costs, costs_page, trees
 from fnopt.bench.counts import Count, count
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks" / "costs.md"
@@ -17,14 +17,14 @@ CPU_ONLY = "the page's counts are the CPU compiler's"
 def test_counts_are_those_of_the_page(name):
     """Two layers of the transformer tree: the counts per parameter are those of twelve."""
     assert jax.devices()[0].platform == "cpu", CPU_ONLY
-    expected = costs.rows_on(PAGE.read_text())["transformer"][name].ours
+    expected = costs_page.rows_on(PAGE.read_text())["transformer"][name].ours
     ours = costs.configurations()[name].ours()
     found = count(ours, trees.transformer(layers=2))
     assert found[:3] == pytest.approx(expected[:3], abs=0.1)  # scalars, sums, rows and columns
 
 
 def test_the_page_has_every_configuration():
-    found = costs.rows_on(PAGE.read_text())
+    found = costs_page.rows_on(PAGE.read_text())
     assert list(found) == list(costs.TREES)
     for tree, rows in found.items():
         missing = costs.configurations().keys() - rows.keys()
@@ -38,7 +38,7 @@ def test_the_command(capsys, monkeypatch, tmp_path, standard_numerics):
     words = ["bench", "costs", "--tree", "wide", "--rounds", "2"]
     assert cli.main([*words, "--only", "sgd"]) == 0
     out = capsys.readouterr().out
-    (row,) = costs.rows_on(out)["wide"].values()
+    (row,) = costs_page.rows_on(out)["wide"].values()
     assert row.pairs == 2
     assert row.ours[:3] == pytest.approx((12, 0, 0), abs=0.1)
     assert row.theirs[:3] == pytest.approx((12, 0, 0), abs=0.1)
@@ -46,7 +46,7 @@ def test_the_command(capsys, monkeypatch, tmp_path, standard_numerics):
     page = tmp_path / "page.md"
     page.write_text(out)
     assert cli.main([*words, "--only", "clip + adamw, came", "--out", str(page)]) == 0
-    rows = costs.rows_on(page.read_text())["wide"]
+    rows = costs_page.rows_on(page.read_text())["wide"]
     assert list(rows) == ["came", "sgd", "clip + adamw"]
     assert rows["sgd"] == row
     assert rows["came"].theirs is rows["came"].compiling is None
@@ -73,7 +73,7 @@ def test_what_is_above_is_named():
         "sgd": costs.Row(low, high, 1.0, 0.5),
         "adam": costs.Row(low),
     }
-    assert costs.above(rows) == [
+    assert costs_page.above(rows) == [
         "Above the floor: lion (29.00 of 28), sgd (28.00 of 12).",
         "Above optax in bytes: lion (29.00 of 28.00).",
         "Above optax in temporary memory: lion (4.00 of 0.00).",

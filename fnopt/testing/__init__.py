@@ -4,6 +4,7 @@ from fnopt.testing import Builder, check, report
 check(Builder(my_optimizer, 1e-3))
 """
 
+from fnopt.testing import problems as problems
 from fnopt.testing.laws import LAWS as LAWS
 from fnopt.testing.laws import Builder as Builder
 from fnopt.testing.laws import Finding as Finding

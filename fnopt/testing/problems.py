@@ -100,8 +100,10 @@ def rastrigin(key: jax.Array, dimension: int = 2) -> Problem:
 
     Args:
       key: for the start, uniform in [−5.12, 5.12].
-      dimension: n.
+      dimension: n, at least 1.
     """
+    if dimension < 1:
+        raise ValueError(f"rastrigin: dimension must be at least 1, got {dimension}")
 
     def loss(params: Any) -> jax.Array:
         x = params["x"]
@@ -113,6 +115,8 @@ def rastrigin(key: jax.Array, dimension: int = 2) -> Problem:
 
 def styblinski_tang(dimension: int = 2) -> Problem:
     """½ Σ xᵢ⁴ − 16xᵢ² + 5xᵢ: two wells along each axis, the deeper one at −2.903534."""
+    if dimension < 1:
+        raise ValueError(f"styblinski_tang: dimension must be at least 1, got {dimension}")
     well = float(np.roots([4.0, 0.0, -32.0, 5.0]).real.min())
     depth = 0.5 * (well**4 - 16.0 * well**2 + 5.0 * well)
 
@@ -171,8 +175,12 @@ def matrix_factorization(key: jax.Array, rows: int = 8, columns: int = 6, rank: 
       key: for the matrix and the start.
       rows: of M.
       columns: of M.
-      rank: columns of U and V.
+      rank: columns of U and V, from 1 to the lesser of rows and columns.
     """
+    if not 1 <= rank <= min(rows, columns):
+        raise ValueError(
+            f"matrix_factorization: rank must be from 1 to {min(rows, columns)}, got {rank}"
+        )
     keys = jax.random.split(key, 4)
     shapes = {"left": (rows, rank), "right": (columns, rank)}
     optimum = {name: _normal(k, shapes[name]) for name, k in zip(shapes, keys[:2])}

@@ -107,7 +107,8 @@ def _evaluate(node: ast.expr, calls: Calls) -> Any:
             return _called("a dict", lambda: dict(pairs))
         case ast.Call(ast.Name(name), args, keywords):
             if name not in calls:
-                raise CommandError(f"unknown function {name!r}; {nearest(name, calls)}")
+                begun = [known for known in calls if known.startswith(name)]
+                raise CommandError(f"unknown function {name!r}; {nearest(name, begun or calls)}")
             given = [_evaluate(arg, calls) for arg in args]
             named = {k.arg: _evaluate(k.value, calls) for k in keywords if k.arg}
             if len(named) == len(keywords):

@@ -1,3 +1,5 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +26,32 @@ every = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name)
 
 def wide(t):
     return jax.tree.map(lambda x: np.asarray(x, np.float64), t)
+
+
+def test_every_problem_is_tried():
+    functions = inspect.getmembers(problems, inspect.isfunction)
+    own = {n for n, f in functions if f.__module__ == problems.__name__ and n[0] != "_"}
+    assert {problem.name for problem in PROBLEMS} == own
+    assert len(own) >= 8
+
+
+# The points and values of the literature (Jamil & Yang 2013, arXiv 1308.4008).
+KNOWN = [
+    (problems.rosenbrock(5), [1.0] * 5, 0.0),
+    (problems.beale(), [3.0, 0.5], 0.0),
+    (problems.rastrigin(KEY, 3), [0.0] * 3, 0.0),
+    (problems.styblinski_tang(2), [-2.903534] * 2, -78.33233),
+]
+
+
+@pytest.mark.parametrize(("problem", "point", "value"), KNOWN, ids=lambda x: getattr(x, "name", ""))
+def test_known_minima(problem, point, value, x64):
+    found = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(problem.optimum)])
+    np.testing.assert_allclose(found, point, rtol=1e-6)
+    np.testing.assert_allclose(problem.minimum, value, rtol=1e-7)
+    pair = dict(zip("xy", jnp.array(point)))
+    at = pair if problem.name == "beale" else {"x": jnp.array(point)}
+    np.testing.assert_allclose(problem.loss(at), value, rtol=1e-6, atol=1e-12)
 
 
 @every
@@ -77,7 +105,10 @@ def test_condition_number(x64):
         (lambda: problems.quadratic(KEY, 1), "dimension must be at least 2"),
         (lambda: problems.quadratic(KEY, 3, 0.5), "condition_number at least 1"),
         (lambda: problems.rosenbrock(1), "dimension"),
+        (lambda: problems.rastrigin(KEY, 0), "rastrigin: dimension must be at least 1, got 0"),
+        (lambda: problems.styblinski_tang(0), "styblinski_tang: dimension must be at least 1"),
         (lambda: problems.logistic_regression(KEY, weight_decay=0.0), "weight_decay"),
+        (lambda: problems.matrix_factorization(KEY, 8, 6, 7), "rank must be from 1 to 6, got 7"),
         (lambda: problems.deep_linear_network(KEY, [3]), "sizes"),
     ],
 )

@@ -14,6 +14,9 @@ from fnopt.training.errors import CommandError
 
 COMMANDS = {
     "train": ("fnopt.training.command", "train a network on the digits or on a file"),
+    "sweep": ("fnopt.tuning.sweep.command", "train every setting of a grid at once, and rank them"),
+    "lr-find": ("fnopt.tuning.lr_find.command", "find the learning rates at which a loss falls"),
+    "report": ("fnopt.report.command", "write a run as one page for the browser"),
     "landscape": ("fnopt.landscape.command", "draw the paths of optimizers over a surface"),
     "schedule": ("fnopt.schedules.command", "draw a schedule and print its values"),
     "check": ("fnopt.testing.command", "say which laws an optimizer keeps"),

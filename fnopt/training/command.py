@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from fnopt.training import choices
-from fnopt.training.data import Dataset, load_digits, load_file
+from fnopt.training.data import Dataset
 from fnopt.training.errors import CommandError
+from fnopt.training.options import add_problem, checked, given, load, require, settings_of
 from fnopt.training.rates import SCHEDULES
 from fnopt.training.runs import new_folder, read_summary, write_summary
-from fnopt.training.settings import ACTIVATIONS, DTYPES, GRADIENTS, Settings
+from fnopt.training.settings import DTYPES, GRADIENTS, Settings
 from fnopt.training.trial import Outcome, Trial, describe, prepare, run_trial
 
 EXTRAS = {
@@ -51,20 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_names,
         help="several optimizers from the same initial weights and with the same batches",
     )
-    add("--data", metavar="FILE", help="an .npz, .csv or MNIST IDX file (the digits)")
-    add("--label", metavar="COLUMN", help="the column of a .csv file that holds the labels (label)")
-    add(
-        "--hidden",
-        metavar="N,N",
-        type=_sizes,
-        help=f"units of each hidden layer, or none ({','.join(map(str, usual.hidden))})",
-    )
-    add("--activation", choices=ACTIVATIONS, help=f"of the hidden layers ({usual.activation})")
-    add("--epochs", metavar="N", type=_positive, help=f"passes over the data ({usual.epochs})")
-    add("--batch-size", metavar="N", type=_positive, help=f"rows per step ({usual.batch_size})")
-    add("--seed", metavar="N", type=_seed, help="of the weights and the order of the rows (0)")
+    add_problem(parser, usual.epochs)
     add("--dtype", choices=DTYPES, help=f"of the parameters ({usual.dtype})")
     add("--gradients", choices=GRADIENTS, help="JAX's, or the chain rule written out (autodiff)")
+    add(
+        "--log-layers",
+        action="store_true",
+        help="write each parameter's gradient and update norms to metrics.csv, for fnopt report",
+    )
     add("--resume", metavar="RUN", help="go on with the run in this folder, with its settings")
     add("--out", metavar="DIR", help="the run's folder, new or empty (runs/<time>-<optimizer>)")
 
@@ -94,25 +87,6 @@ def _rates() -> list[str]:
     return [name if rate is None else f"{name}={rate:g}" for name, rate in rates.items()]
 
 
-def _checked(what: str, accept: Callable[[str], Any]) -> Callable[[str], Any]:
-    """An argparse type whose error says what was expected."""
-
-    def convert(text: str) -> Any:
-        try:
-            return accept(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"expected {what}, got {text!r}") from None
-
-    return convert
-
-
-def _within(low: int, high: int, text: str) -> int:
-    value = int(text)
-    if not low <= value <= high:
-        raise ValueError
-    return value
-
-
 def _several(text: str) -> tuple[str, ...]:
     words = tuple(word.strip() for word in text.split(","))
     if not all(words) or len(set(words)) < len(words):
@@ -120,16 +94,7 @@ def _several(text: str) -> tuple[str, ...]:
     return words
 
 
-def _layers(text: str) -> tuple[int, ...]:
-    if text.lower() == "none":
-        return ()
-    return tuple(_within(1, 2**31 - 1, word) for word in text.split(","))
-
-
-_positive = _checked("a positive integer", lambda text: _within(1, 2**31 - 1, text))
-_seed = _checked("an integer from 0 to 2147483647", lambda text: _within(0, 2**31 - 1, text))
-_names = _checked("different names with commas between", _several)
-_sizes = _checked("positive integers with commas between", _layers)
+_names = checked("different names with commas between", _several)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -141,16 +106,16 @@ def run(args: argparse.Namespace) -> int:
     Raises:
       CommandError: an input is wrong.
     """
-    _require_extras()
-    given = {k: v for k, v in vars(args).items() if k in vars(Settings()) and v is not None}
+    require(EXTRAS)
+    chosen = given(args)
     if args.resume is not None:
-        extra = [f"--{name.replace('_', '-')}" for name in given] + ["--out"] * bool(args.out)
+        extra = [f"--{name.replace('_', '-')}" for name in chosen] + ["--out"] * bool(args.out)
         if extra:
             raise CommandError(f"--resume takes its settings from the run; leave out {extra[0]}")
         folder: Path | None = Path(args.resume).expanduser()
         settings = Settings.from_json(str(folder), read_summary(folder)["settings"])  # type: ignore[arg-type]
     else:
-        folder, settings = None, _settings(given)
+        folder, settings = None, _settings(chosen)
     with jax.enable_x64(settings.dtype == "float64" or jax.config.read("jax_enable_x64")):
         dataset, trials = _plan(settings)
         if folder is None:
@@ -167,26 +132,10 @@ def run(args: argparse.Namespace) -> int:
             return 130
 
 
-def _require_extras() -> None:
-    for module, package in EXTRAS.items():
-        try:
-            found = importlib.util.find_spec(module)
-        except ModuleNotFoundError:
-            found = None
-        if found is None:
-            raise CommandError(f"{package} is not installed: pip install 'fnopt[train]'")
-
-
-def _settings(given: dict[str, Any]) -> Settings:
-    if "compare" in given and "optimizer" in given:
+def _settings(chosen: dict[str, Any]) -> Settings:
+    if "compare" in chosen and "optimizer" in chosen:
         raise CommandError("give --optimizer or --compare, not both")
-    if "set" in given:
-        given["set"] = tuple(given["set"])
-    if "data" in given:
-        given["data"] = str(Path(given["data"]).expanduser().absolute())
-    elif "label" in given:
-        raise CommandError("--label names a column of the .csv file that --data gives")
-    return Settings(**given)
+    return settings_of(chosen)
 
 
 def _plan(settings: Settings) -> tuple[Dataset, dict[str, Trial]]:
@@ -199,11 +148,7 @@ def _plan(settings: Settings) -> tuple[Dataset, dict[str, Trial]]:
         own = choices.assignments(settings.set, name, names)
         words = tuple(f"{key}={value}" for key, value in own.items())
         each[name] = dataclasses.replace(settings, optimizer=name, set=words, compare=())
-    wide = "float64" if settings.dtype == "float64" else "float32"
-    if settings.data is None:
-        dataset = load_digits(wide)
-    else:
-        dataset = load_file(settings.data, settings.label, wide)
+    dataset = load(settings)
     return dataset, {name: prepare(own, dataset) for name, own in each.items()}
 
 

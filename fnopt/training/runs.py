@@ -25,6 +25,8 @@ COLUMNS = (
     "learning_rate",
     "seconds",
 )
+"""The columns of metrics.csv that every run has; those of single parameters, `grad_norm/0/w`,
+stand behind them."""
 
 
 def new_folder(out: str | None, name: str) -> Path:
@@ -106,16 +108,20 @@ def append_row(folder: Path, record: Mapping[str, float]) -> None:
     Raises:
       CommandError: it cannot be written.
     """
-    file = folder / "metrics.csv"
+    file, columns = folder / "metrics.csv", _columns(record)
     try:
         with file.open("a", encoding="utf-8", newline="") as lines:
             if lines.tell() == 0:
-                lines.write(_line(COLUMNS))
-            lines.write(_line(_show(record.get(name)) for name in COLUMNS))
+                lines.write(_line(columns))
+            lines.write(_line(_show(record.get(name)) for name in columns))
             lines.flush()
             os.fsync(lines.fileno())
     except OSError as error:
         raise CommandError(f"cannot write {file}: {error.strerror or error}") from None
+
+
+def _columns(record: Mapping[str, float]) -> list[str]:
+    return [*COLUMNS, *(name for name in record if "/" in name)]
 
 
 def _line(cells: Any) -> str:
@@ -161,6 +167,7 @@ def keep_rows(folder: Path, epochs: int) -> list[dict[str, float]]:
         )
     file = folder / "metrics.csv"
     if file.exists():
-        lines = [_line(_show(row.get(name)) for name in COLUMNS) for row in rows]
-        write_text(file, "".join([_line(COLUMNS), *lines]) if rows else "")
+        columns = _columns(rows[0]) if rows else []
+        lines = [_line(_show(row.get(name)) for name in columns) for row in rows]
+        write_text(file, "".join([_line(columns), *lines]) if rows else "")
     return rows

@@ -30,6 +30,7 @@ class Settings:
       seed: of the initial weights and the order of the rows.
       dtype: of the parameters.
       gradients: "autodiff", JAX's; "backprop", the chain rule written out in `fnopt.mlp`.
+      log_layers: whether the metrics have each parameter's norms and rates.
     """
 
     optimizer: str = "adam"
@@ -44,6 +45,7 @@ class Settings:
     seed: int = 0
     dtype: str = "float32"
     gradients: str = "autodiff"
+    log_layers: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON's types."""

@@ -55,6 +55,7 @@ def make_train_step(
     has_aux: bool = False,
     gradients: Callable[[PyTree, PyTree], tuple[Any, PyTree]] | None = None,
     key: jax.Array | None = None,
+    log_layers: bool = False,
 ) -> TrainStep:
     """A training step of a loss and an optimizer.
 
@@ -73,6 +74,8 @@ def make_train_step(
       gradients: (params, batch) -> (loss, gradient), or ((loss, aux), gradient) with `has_aux`:
         used in place of differentiating `loss_fn`, which may then be None.
       key: a JAX random key for optimizers that draw; each step's is made from it and the step.
+      log_layers: whether the metrics have the numbers of `of_layers`, which cost one more pass over
+        the gradients, the updates and the params.
 
     Returns:
       The pair (init, step). The metrics are scalars: `loss`, `grad_norm` and `update_norm`, the
@@ -133,9 +136,38 @@ def make_train_step(
         if has_aux:
             metrics["aux"] = value[1]
         params = apply_updates(state.params, updates)
+        if log_layers:
+            metrics |= of_layers(grads, updates, params)
         return TrainState(params, optimizer_state, tree.increment(state.step)), metrics
 
     return TrainStep(init, jax.jit(step, donate_argnums=0))
+
+
+LAYER_METRICS = ("grad_norm", "update_norm", "update_ratio", "effective_rate")
+
+
+def of_layers(grads: PyTree, updates: PyTree, params: PyTree) -> dict[str, jax.Array]:
+    """Each parameter's numbers of one step, by name: `grad_norm/0/w`, ..., scalars.
+
+    `grad_norm` is ‖g‖ and `update_norm` is ‖u‖. `update_ratio` is ‖u‖ / ‖θ‖, with θ after the step,
+    so that weights that begin at zero have one. `effective_rate` is ‖u‖ / ‖g‖: the learning rate
+    with which plain gradient descent would make a step of that length. Both are 0 for 0/0, and
+    where a quotient has no number.
+    """
+    metrics: dict[str, jax.Array] = {}
+    pairs = jax.tree_util.tree_flatten_with_path(params, is_leaf=tree.is_none)[0]
+    for (path, p), g, u in zip(pairs, leaves.flatten(grads)[0], leaves.flatten(updates)[0]):
+        if leaves.is_inexact(p) and u is not None:
+            sizes = grad, update, weight = global_norm(g), global_norm(u), global_norm(p)
+            numbers = (*sizes[:2], _quotient(update, weight), _quotient(update, grad))
+            name = tree.path_name(path)
+            metrics |= {f"{m}/{name}": x for m, x in zip(LAYER_METRICS, numbers)}
+    return metrics
+
+
+def _quotient(a: jax.Array, b: jax.Array) -> jax.Array:
+    zero = b == 0
+    return jnp.where(zero, jnp.zeros_like(a), a / jnp.where(zero, jnp.ones_like(b), b))
 
 
 def _loss(value: Any, has_aux: bool) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.metadata
 import math
@@ -17,6 +18,7 @@ import numpy as np
 
 from fnopt import losses, mlp
 from fnopt.core import GradientTransformation
+from fnopt.state import summary as state_summary
 from fnopt.training.checkpoints import Checkpoints, digest, to_numpy
 from fnopt.training.choices import build
 from fnopt.training.data import Dataset
@@ -46,6 +48,10 @@ class Trial(NamedTuple):
     train_step: TrainStep
     start: Callable[[], Any]
 
+    def abstract(self) -> Any:
+        """The weights' shapes and dtypes."""
+        return jax.eval_shape(self.start)
+
 
 class Outcome(NamedTuple):
     """A run that has ended.
@@ -74,14 +80,22 @@ def total_steps(settings: Settings, dataset: Dataset) -> int:
         raise CommandError(f"--batch-size{words}") from None
 
 
-def prepare(settings: Settings, dataset: Dataset) -> Trial:
+def prepare(
+    settings: Settings, dataset: Dataset, optimizer: GradientTransformation | None = None
+) -> Trial:
     """A run's optimizer, step and weights' maker, tried out without computing anything.
+
+    Args:
+      settings: of one optimizer.
+      dataset: what it will be trained on.
+      optimizer: in the place of the one that the settings describe.
 
     Raises:
       CommandError: a hyperparameter is wrong, or the optimizer cannot train such a network.
     """
     steps = total_steps(settings, dataset)
-    optimizer = build(settings.optimizer, settings.set, steps, settings.seed)
+    if optimizer is None:
+        optimizer = build(settings.optimizer, settings.set, steps, settings.seed)
     sizes = (dataset.x_train.shape[1], *settings.hidden, len(dataset.classes))
     activation = settings.activation
 
@@ -93,7 +107,9 @@ def prepare(settings: Settings, dataset: Dataset) -> Trial:
 
     by_hand = backprop if settings.gradients == "backprop" else None
     key = jax.random.fold_in(jax.random.key(settings.seed), 2)
-    train_step = make_train_step(loss_fn, optimizer, gradients=by_hand, key=key)
+    train_step = make_train_step(
+        loss_fn, optimizer, gradients=by_hand, key=key, log_layers=settings.log_layers
+    )
 
     @jax.jit
     def start() -> Any:
@@ -131,6 +147,8 @@ def run_trial(trial: Trial, dataset: Dataset, folder: Path, label: str = "") -> 
             return Outcome(settings.optimizer, summary, read_rows(folder))
     summary = describe(settings, dataset)
     summary |= {"status": "running", "optimizer": repr(trial.optimizer)}
+    kept = dataclasses.asdict(state_summary(trial.optimizer, trial.abstract()))
+    summary |= {"state": kept | {"rows": list(kept["rows"])}}
     write_summary(folder, summary)
     train, test = (dataset.x_train, dataset.y_train), (dataset.x_test, dataset.y_test)
     with Checkpoints(folder / "checkpoints") as checkpoints:

@@ -8,6 +8,7 @@ import pytest
 import fnopt
 from fnopt import mlp
 from fnopt.training import TrainState, make_train_step
+from fnopt.training.step import of_layers
 
 X = np.random.RandomState(0).normal(size=(12, 5)).astype(np.float32)
 Y = np.arange(12, dtype=np.int32) % 3
@@ -299,3 +300,15 @@ def test_mistakes_are_named():
     )
     with pytest.raises(TypeError, match="scalar"):
         step(init({"w": jnp.ones(3)}), None)
+
+
+def test_numbers_of_each_layer():
+    grads = {"w": jnp.array([3.0, 4.0]), "zero": jnp.zeros(2), "none": None}
+    updates = {"w": jnp.array([0.0, 0.5]), "zero": jnp.zeros(2), "none": None}
+    params = {"w": jnp.array([6.0, 8.0]), "zero": jnp.zeros(2), "none": None}
+    found = of_layers(grads, updates, params)
+    wanted = {"grad_norm": 5.0, "update_norm": 0.5, "update_ratio": 0.05, "effective_rate": 0.1}
+    for metric, value in wanted.items():
+        np.testing.assert_allclose(found[f"{metric}/w"], value, rtol=1e-6)
+        assert found[f"{metric}/zero"] == 0
+    assert len(found) == 8

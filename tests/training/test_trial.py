@@ -11,8 +11,9 @@ from fnopt.training import trial
 from fnopt.training.choices import optimizers
 from fnopt.training.data import Dataset
 from fnopt.training.errors import CommandError
-from fnopt.training.runs import read_rows
+from fnopt.training.runs import read_rows, read_summary
 from fnopt.training.settings import Settings
+from fnopt.training.step import LAYER_METRICS
 
 RNG = np.random.RandomState(0)
 X = RNG.normal(size=(48, 3)).astype(np.float32)
@@ -38,6 +39,8 @@ def test_a_run_leaves_everything_in_its_folder(tmp_path):
     assert summary["settings"] == SETTINGS.as_json()
     assert summary["optimizer"].startswith("adam(learning_rate=0.05")
     assert summary["steps"] == 15
+    assert summary["state"]["state_bytes"] == 2 * summary["state"]["param_bytes"] + 12
+    assert summary["state"]["rows"][1]["path"] == "[0]['w']"
     assert summary["parameters"] == 3 * 4 + 4 + 4 * 2 + 2
     assert summary["data"]["classes"] == ["no", "yes"]
     assert summary["data"]["digest"] == DATA.digest
@@ -140,3 +143,17 @@ def test_an_optimizer_that_cannot_train_the_network(monkeypatch):
     monkeypatch.setattr(fnopt, "picky", picky, raising=False)
     with pytest.raises(CommandError, match="picky cannot train this network: picky needs hessian"):
         trial.prepare(replaced(optimizer="picky", set=()), DATA)
+
+
+def test_numbers_of_each_layer_are_logged(tmp_path):
+    history = run(tmp_path / "a", replaced(log_layers=True)).history
+    rows = read_rows(tmp_path / "a")
+    names = [f"{m}/{i}/{p}" for i in (0, 1) for p in "bw" for m in LAYER_METRICS]
+    assert [name for name in rows[0] if "/" in name] == sorted(names)
+    for row, record in zip(rows, history):
+        for name in names:
+            assert row[name] == pytest.approx(record[name], rel=1e-6)
+            assert row[name] > 0
+        assert max(row[f"grad_norm/{i}/{p}"] for i in (0, 1) for p in "bw") < row["grad_norm"]
+    plain = run(tmp_path / "b", SETTINGS)
+    assert plain.summary["weights_sha256"] == read_summary(tmp_path / "a")["weights_sha256"]

@@ -1,0 +1,1 @@
+"""`fnopt report`: a run as one page that needs nothing else."""

@@ -1,0 +1,1 @@
+"""`fnopt lr-find`: the learning rates at which a loss falls, found in one pass."""

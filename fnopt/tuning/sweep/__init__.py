@@ -1,0 +1,1 @@
+"""`fnopt sweep`: all settings of a grid, trained at once."""

@@ -39,6 +39,30 @@ def test_huge_logits(size):
     np.testing.assert_allclose(loss[jnp.array([0, 2])], [0, np.log(3)], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("dtype", "size"), [("bfloat16", 1e30), ("float16", 6e4)])
+def test_huge_logits_in_low_precision(dtype, size):
+    x = jnp.asarray(size * np.array([[1.0, -1, 0], [-1, 1, 0], [0, 0, 0]]), dtype)
+    for f in (
+        lambda x: losses.softmax_cross_entropy(x, onehot),
+        lambda x: losses.softmax_cross_entropy_with_integer_labels(x, labels),
+        lambda x: losses.poly_loss_cross_entropy(x, onehot),
+        lambda x: losses.multiclass_sparsemax_loss(x, labels),
+        lambda x: losses.multiclass_hinge_loss(x, labels),
+        lambda x: losses.sigmoid_binary_cross_entropy(x, onehot),
+        lambda x: losses.sigmoid_focal_loss(x, onehot),
+        lambda x: losses.hinge_loss(x, 2 * onehot - 1),
+        losses.log_cosh,
+        losses.huber_loss,
+        lambda x: losses.cosine_distance(x, onehot),
+        lambda x: losses.dice_loss(x, onehot),
+    ):
+        value, pullback = jax.vjp(f, x)
+        (gradient,) = pullback(jnp.ones_like(value))
+        assert gradient.dtype == jnp.dtype(dtype)
+        assert finite(value)
+        assert finite(gradient)
+
+
 def test_digits_survive_large_logits():
     """log Σ exp x - x_y taken as it stands would be off by 5e-4 here."""
     x = jnp.array([10000.0, 10000.5, 9990.0])
@@ -231,6 +255,16 @@ def test_fenchel_young():
     assert scaled(x.astype(jnp.bfloat16), y, 2.0).shape == (2, 4)
     with pytest.raises(ValueError, match=r"\(2, 4, 3\).*\(4, 3\)"):
         loss(x, y[0])
+
+
+def test_fenchel_young_gradients_are_the_slopes(x64):
+    """By central differences in double precision."""
+    loss = losses.make_fenchel_young_loss(lambda s: logsumexp(s) + 0.5 * jnp.sum(s * s))
+    rng = np.random.default_rng(0)
+    x, y, along, cotangent = (jnp.asarray(rng.normal(size=n)) for n in ((4, 3),) * 3 + (4,))
+    total = jax.jit(lambda h: jnp.sum(cotangent * loss(x + h * along, y)))
+    slope = (total(1e-6) - total(-1e-6)) / 2e-6
+    np.testing.assert_allclose(jax.grad(total)(0.0), slope, rtol=1e-6)
 
 
 def test_numbers_out_of_range_are_named():

@@ -154,7 +154,9 @@ def saturate(x: jax.Array) -> jax.Array:
     One huge gradient entry then makes no step out of proportion to its second moment. Infinite
     and NaN entries stay as they are, visible.
     """
-    return jnp.where(jnp.isinf(x), x, limit(x))
+    if jnp.iscomplexobj(x):
+        return jnp.where(jnp.isinf(x), x, limit(x))
+    return jax.lax.select(jax.lax.is_finite(x), limit(x), x)  # few words: they compile per leaf
 
 
 def squared(x: jax.Array) -> jax.Array:
@@ -170,8 +172,8 @@ def limit(x: jax.Array) -> jax.Array:
     """x limited in magnitude to what `squared` can square, infinite entries too."""
     if jnp.iscomplexobj(x):
         return jax.lax.complex(limit(jnp.real(x)), limit(jnp.imag(x)))
-    most = float(jnp.finfo(x.dtype).max) ** 0.5 * 2.0**-10
-    return jnp.clip(x, -most, most)
+    most = np.asarray(float(jnp.finfo(x.dtype).max) ** 0.5 * 2.0**-10, x.dtype)
+    return jax.lax.clamp(-most, x, most)
 
 
 def sqrt(x: jax.Array) -> jax.Array:
@@ -194,10 +196,21 @@ def zero_count() -> jax.Array:
 
 def bias_correction(decay: Any, count: jax.Array) -> Any:
     """1 − decayᵗ for t = count ≥ 1, to full relative precision also where decay is near 1."""
-    if is_static_zero(decay):
-        return 1.0
+    return 1.0 if is_static_zero(decay) else -_power_minus_one(decay, count)
+
+
+def debias(decay: Any, count: jax.Array) -> Any:
+    """1 / (1 − decayᵗ), for t = count ≥ 1.
+
+    The sign turns last: so cheap a word the CPU compiler puts into each loop, and then loops over
+    leaves of one shape take their arguments in one order and are compiled once.
+    """
+    return 1.0 if is_static_zero(decay) else -(1 / _power_minus_one(decay, count))
+
+
+def _power_minus_one(decay: Any, count: jax.Array) -> Any:
     log = math.log(decay) if isinstance(decay, float) else jnp.log(jnp.maximum(decay, 1e-37))
-    return -jnp.expm1(weak(count.astype(jnp.result_type(float))) * log)
+    return jnp.expm1(weak(count.astype(jnp.result_type(float))) * log)
 
 
 # The places of a tree

@@ -63,7 +63,7 @@ def scale_by_acprop(
         return AcpropState(tree.zero_count(), mu, tree.real_zeros_like(params))
 
     def update(updates: Any, state: AcpropState) -> Any:
-        c2 = 1 / tree.bias_correction(b2, jnp.maximum(state.count, 1))
+        c2 = tree.debias(b2, jnp.maximum(state.count, 1))
         unknown = 1.001 * eps_root / (1 - b2)  # ŝ of an entry that has had no gradient, rounded up
 
         def step(g: jax.Array, m: jax.Array | None, s: jax.Array) -> tuple[Any, ...]:

@@ -61,9 +61,9 @@ def scale_by_belief(
 
     def update(updates: Any, state: BeliefState) -> Any:
         t = tree.increment(state.count)
-        c1 = 1 / tree.bias_correction(b1, t)
-        c2 = 1 / tree.bias_correction(b2, t)
-        c1_next = 1 / tree.bias_correction(b1, tree.increment(t))
+        c1 = tree.debias(b1, t)
+        c2 = tree.debias(b2, t)
+        c1_next = tree.debias(b1, tree.increment(t))
 
         def step(g: jax.Array, m: jax.Array | None, s: jax.Array) -> tuple[Any, ...]:
             # g and s are written so that no word of them is worth storing to the compiler

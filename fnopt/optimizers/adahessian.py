@@ -123,8 +123,8 @@ def scale_by_adahessian(
         hessian = leaves.clean(hessian, updates)
         leaves.require_same_shapes("scale_by_adahessian", hessian, updates)
         t = tree.increment(state.count)
-        c1 = 1 / tree.bias_correction(b1, t)
-        c2 = 1 / tree.bias_correction(b2, t)
+        c1 = tree.debias(b1, t)
+        c2 = tree.debias(b2, t)
         plain = isinstance(hessian_power, float) and hessian_power == 1.0
 
         def step(g: jax.Array, d: jax.Array, m: jax.Array | None, v: jax.Array) -> tuple[Any, ...]:

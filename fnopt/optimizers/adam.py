@@ -64,9 +64,9 @@ def scale_by_adam(
 
     def update(updates: Any, state: AdamState) -> Any:
         t = tree.increment(state.count)
-        c1 = 1 / tree.bias_correction(b1, t)
-        c2 = 1 / tree.bias_correction(b2, t)
-        c1_next = 1 / tree.bias_correction(b1, tree.increment(t))
+        c1 = tree.debias(b1, t)
+        c2 = tree.debias(b2, t)
+        c1_next = tree.debias(b1, tree.increment(t))
 
         def step(g: jax.Array, m: jax.Array | None, v: jax.Array) -> tuple[Any, ...]:
             v = b2 * v + (1 - b2) * tree.squared(g)

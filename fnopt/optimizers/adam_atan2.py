@@ -71,8 +71,8 @@ def scale_by_adam_atan2(
 
     def update(updates: Any, state: AdamAtan2State) -> Any:
         t = tree.increment(state.count)
-        c1 = 1 / tree.bias_correction(b1, t)
-        c2 = b * b / tree.bias_correction(b2, t)
+        c1 = tree.debias(b1, t)
+        c2 = b * b * tree.debias(b2, t)
 
         def step(g: jax.Array, m: jax.Array | None, v: jax.Array) -> tuple[Any, ...]:
             v = b2 * v + (1 - b2) * tree.squared(g)

@@ -121,8 +121,8 @@ def scale_by_adam_mini(
 
     def update(updates: Any, state: AdamMiniState) -> Any:
         t = tree.increment(state.count)
-        c1 = 1 / tree.bias_correction(b1, t)
-        c2 = 1 / tree.bias_correction(b2, t)
+        c1 = tree.debias(b1, t)
+        c2 = tree.debias(b2, t)
 
         def step(g: jax.Array, m: jax.Array | None, v: jax.Array) -> tuple[Any, ...]:
             v = b2 * v + (1 - b2) * _mean(squares_for(g, v), v.shape)

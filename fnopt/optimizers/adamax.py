@@ -52,7 +52,7 @@ def scale_by_adamax(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-8)
 
     def update(updates: Any, state: AdamaxState) -> Any:
         t = tree.increment(state.count)
-        c1 = 1 / tree.bias_correction(b1, t)
+        c1 = tree.debias(b1, t)
 
         def step(g: jax.Array, m: jax.Array | None, s: jax.Array) -> tuple[Any, ...]:
             g = tree.saturate(g)

@@ -68,9 +68,9 @@ def scale_by_adan(
 
     def update(updates: Any, state: AdanState) -> Any:
         t = tree.increment(state.count)
-        c1 = 1 / tree.bias_correction(b1, t)
-        c2 = b2 / tree.bias_correction(b2, t)
-        c3 = 1 / tree.bias_correction(b3, t)
+        c1 = tree.debias(b1, t)
+        c2 = b2 * tree.debias(b2, t)
+        c3 = tree.debias(b3, t)
         later = tree.weak(state.count > 0)
 
         def step(g: jax.Array, m: jax.Array, v: jax.Array, n: jax.Array, old: jax.Array) -> Any:

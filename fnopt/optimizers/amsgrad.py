@@ -70,8 +70,8 @@ def scale_by_amsgrad(
 
     def update(updates: Any, state: AmsgradState) -> Any:
         t = tree.increment(state.count)
-        c1 = 1 / tree.bias_correction(b1, t) if bias_correction_mu else 1.0
-        c2 = 1 / tree.bias_correction(b2, t) if bias_correction_nu else 1.0
+        c1 = tree.debias(b1, t) if bias_correction_mu else 1.0
+        c2 = tree.debias(b2, t) if bias_correction_nu else 1.0
         before, after = (c2, 1.0) if max_of_corrected else (1.0, c2)
 
         def step(g: jax.Array, m: jax.Array | None, v: jax.Array, s: jax.Array) -> tuple[Any, ...]:

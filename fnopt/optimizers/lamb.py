@@ -69,8 +69,8 @@ def scale_by_lamb(
 
     def update(updates: Any, state: LambState, params: Any) -> Any:
         t = tree.increment(state.count)
-        c1 = 1 / tree.bias_correction(b1, t)
-        c2 = 1 / tree.bias_correction(b2, t)
+        c1 = tree.debias(b1, t)
+        c2 = tree.debias(b2, t)
 
         def step(g: Any, m: Any, v: Any, p: Any, decay_on: Any) -> tuple[Any, ...]:
             v = b2 * v + (1 - b2) * tree.squared(g)

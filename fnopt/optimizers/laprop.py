@@ -54,8 +54,8 @@ def scale_by_laprop(b1: Decay = 0.9, b2: Decay = 0.999, eps: NonNegative = 1e-15
 
     def update(updates: Any, state: LapropState) -> Any:
         t = tree.increment(state.count)
-        c1 = 1 / tree.bias_correction(b1, t)
-        c2 = 1 / tree.bias_correction(b2, t)
+        c1 = tree.debias(b1, t)
+        c2 = tree.debias(b2, t)
 
         def step(g: jax.Array, m: jax.Array | None, v: jax.Array) -> tuple[Any, ...]:
             v = b2 * v + (1 - b2) * tree.squared(g)

@@ -99,7 +99,7 @@ def scale_by_mars(
     def update(updates: Any, state: MarsState) -> Any:
         t = tree.increment(state.count)
         factor = gamma * b1 / (1 - b1)
-        matrices = (b1, b2, 1 / tree.bias_correction(b1, t), 1 / tree.bias_correction(b2, t))
+        matrices = (b1, b2, tree.debias(b1, t), tree.debias(b2, t))
         c1_1d, c2_1d = tree.bias_correction(b1_1d, t), tree.bias_correction(b2_1d, t)
         vectors = (b1_1d, b2_1d, 1 / c1_1d, 1 / c2_1d)
 

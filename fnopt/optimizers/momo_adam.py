@@ -74,7 +74,7 @@ def scale_by_momo_adam(
     def update(updates: Any, state: MomoAdamState, params: Any, *, value: Any) -> Any:
         t = tree.increment(state.count)
         c1 = tree.bias_correction(b1, t)
-        c2 = 1 / tree.bias_correction(b2, t)
+        c2 = tree.debias(b2, t)
 
         def moments(g: jax.Array, m: jax.Array, v: jax.Array) -> tuple[Any, ...]:
             v = b2 * v + (1 - b2) * tree.squared(g)

@@ -76,7 +76,7 @@ def scale_by_nadam(
         now, later = momentum(t), momentum(tree.increment(t))
         product = tree.weak(state.product) * now
         of_g, of_m = (1 - now) / (1 - product), later / (1 - product * later)
-        c2 = 1 / tree.bias_correction(b2, t)
+        c2 = tree.debias(b2, t)
 
         def step(g: jax.Array, m: jax.Array | None, v: jax.Array) -> tuple[Any, ...]:
             v = b2 * v + (1 - b2) * tree.squared(g)

@@ -99,9 +99,9 @@ def scale_by_radam(
 
     def update(updates: Any, state: RadamState) -> Any:
         t = tree.increment(state.count)
-        c1 = 1 / tree.bias_correction(b1, t)
-        c2 = 1 / tree.bias_correction(b2, t)
-        c1_next = 1 / tree.bias_correction(b1, tree.increment(t))
+        c1 = tree.debias(b1, t)
+        c2 = tree.debias(b2, t)
+        c1_next = tree.debias(b1, tree.increment(t))
         ready, r = rectification(b2, t, threshold)
         eps_t = eps * jnp.sqrt(c2)
 

@@ -65,7 +65,7 @@ def scale_by_rms(
 
     def update(updates: Any, state: RmsState) -> Any:
         t = tree.increment(state.count)
-        correction = 1 / tree.bias_correction(decay, t) if bias_correction else 1.0
+        correction = tree.debias(decay, t) if bias_correction else 1.0
 
         def step(g: jax.Array, s: jax.Array, a: jax.Array | None) -> tuple[Any, ...]:
             s = decay * s + (1 - decay) * tree.squared(g)

@@ -61,7 +61,7 @@ def scale_by_simplified_ademamix(
 
     def update(updates: Any, state: SimplifiedAdemamixState) -> Any:
         t = tree.increment(state.count)
-        c2 = 1 / tree.bias_correction(b2, t)
+        c2 = tree.debias(b2, t)
 
         def step(g: jax.Array, m: jax.Array | None, v: jax.Array) -> tuple[Any, ...]:
             v = b2 * v + (1 - b2) * tree.squared(g)

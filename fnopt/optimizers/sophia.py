@@ -143,7 +143,7 @@ def scale_by_sophia(
 
     def update(updates: Any, state: SophiaState, params: Any, **extra_args: Any) -> Any:
         t = tree.increment(state.count)
-        c1 = 1 / tree.bias_correction(b1, t) if bias_correction else 1.0
+        c1 = tree.debias(b1, t) if bias_correction else 1.0
 
         def renew(nu: Any, inner: Any) -> Any:
             diagonal, inner = hessian_diagonal_fn.update(updates, inner, params, **extra_args)

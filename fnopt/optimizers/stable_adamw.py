@@ -83,8 +83,8 @@ def scale_by_stable_adam(
                 "scale_by_stable_adam needs params: call update(updates, state, params)"
             )
         t = tree.increment(state.count)
-        w1 = (1 - b1) / tree.bias_correction(b1, t)
-        w2 = (1 - b2) / tree.bias_correction(b2, t)
+        w1 = (1 - b1) * tree.debias(b1, t)
+        w2 = (1 - b2) * tree.debias(b2, t)
         decaying = tree.nones_like(updates)
         if not no_decay:
             decaying = jax.tree.map(lambda on, p: p if on else None, chosen(mask, params), params)

@@ -66,8 +66,8 @@ def scale_by_yogi(
 
     def update(updates: Any, state: YogiState) -> Any:
         t = tree.increment(state.count)
-        c1 = 1 / tree.bias_correction(b1, t) if bias_correction else 1.0
-        c2 = 1 / tree.bias_correction(b2, t) if bias_correction else 1.0
+        c1 = tree.debias(b1, t) if bias_correction else 1.0
+        c2 = tree.debias(b2, t) if bias_correction else 1.0
 
         def step(g: jax.Array, m: jax.Array | None, v: jax.Array) -> tuple[Any, ...]:
             square = tree.squared(g)

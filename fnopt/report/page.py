@@ -15,8 +15,9 @@ body { margin: 0 auto; max-width: 1180px; padding: 28px 24px 60px; background: #
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
 h1 { font-size: 26px; margin: 0 0 2px; } h2 { font-size: 19px; margin: 38px 0 10px; }
 p { margin: 4px 0; } .quiet { color: #5b6b7a; }
-.tiles { display: flex; flex-wrap: wrap; gap: 12px; margin: 20px 0 8px; }
-.tiles div { background: #f4f7fa; border-radius: 8px; padding: 10px 16px; min-width: 112px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(118px, 1fr));
+  gap: 12px; margin: 20px 0 8px; }
+.tiles div { background: #f4f7fa; border-radius: 8px; padding: 10px 12px; }
 .tiles b { display: block; font-size: 21px; } .tiles span { color: #5b6b7a; font-size: 13px; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr));
   gap: 22px 28px; }
@@ -172,7 +173,7 @@ def _curves(runs: Sequence[Run]) -> list[str]:
             chart("Loss", both("loss")),
             chart("Accuracy", both("accuracy", 100.0), "%", log=False),
             chart("Norms of the gradient and of the update", norms),
-            chart("Learning rate at the end of each epoch", lines("learning_rate")),
+            chart("Learning rate at the end of each epoch", lines("learning_rate"), log=False),
         ]
     return [
         chart("Training loss", lines("train_loss")),

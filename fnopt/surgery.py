@@ -115,6 +115,13 @@ def carry_over(state: PyTree, fresh: PyTree) -> PyTree:
     return jax.tree.unflatten(treedef, taken)
 
 
+def _can_be_cut(leaf: Any, param: Any) -> bool:
+    """Whether each axis of a state leaf is its parameter's, or of size 1: no subspace or blocks."""
+    if param is None or np.ndim(leaf) != np.ndim(param):
+        return False
+    return all(m in (n, 1) for m, n in zip(np.shape(leaf), np.shape(param)))
+
+
 def resize(
     optimizer: GradientTransformation, state: PyTree, old_params: PyTree, new_params: PyTree
 ) -> PyTree:
@@ -139,10 +146,10 @@ def resize(
     old_rows = tree.align(state, _clean(old_params))
     new_rows = tree.align(fresh, _clean(new_params))
     result, wrong = [], []
-    for (path, old, _, owner), (_, new, _, _) in zip(old_rows, new_rows):
+    for (path, old, _, old_param), (_, new, _, new_param) in zip(old_rows, new_rows):
         if np.shape(old) == np.shape(new):
             result.append(old)
-        elif owner is None or np.ndim(old) != np.ndim(new):
+        elif not (_can_be_cut(old, old_param) and _can_be_cut(new, new_param)):
             wrong.append(
                 f"{tree.path_name(path)} is {leaves.describe(old)}, and for the new params "
                 f"{leaves.describe(new)}"

@@ -123,3 +123,7 @@ def test_mistakes_of_resize_are_named():
     flat = fnopt.flatten(fnopt.adam(0.1))
     with pytest.raises(ValueError, match=r"mu/float32 is float32\[21\]"):
         fnopt.resize(flat, flat.init(params), params, {**params, "head": jnp.ones((4, 2))})
+    low_rank = fnopt.galore(0.1, rank=2)
+    square = {"w": jnp.ones((6, 4))}
+    with pytest.raises(ValueError, match="state that cannot be cut"):
+        fnopt.resize(low_rank, low_rank.init(square), square, {"w": jnp.ones((6, 9))})

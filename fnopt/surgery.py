@@ -149,7 +149,11 @@ def resize(
     for (path, old, _, old_param), (_, new, _, new_param) in zip(old_rows, new_rows):
         if np.shape(old) == np.shape(new):
             result.append(old)
-        elif not (_can_be_cut(old, old_param) and _can_be_cut(new, new_param)):
+        elif (
+            np.ndim(old) != np.ndim(new)
+            or not _can_be_cut(old, old_param)
+            or not _can_be_cut(new, new_param)
+        ):
             wrong.append(
                 f"{tree.path_name(path)} is {leaves.describe(old)}, and for the new params "
                 f"{leaves.describe(new)}"

@@ -172,8 +172,11 @@ def limit(x: jax.Array) -> jax.Array:
     """x limited in magnitude to what `squared` can square, infinite entries too."""
     if jnp.iscomplexobj(x):
         return jax.lax.complex(limit(jnp.real(x)), limit(jnp.imag(x)))
-    most = np.asarray(float(jnp.finfo(x.dtype).max) ** 0.5 * 2.0**-10, x.dtype)
-    return jax.lax.clamp(-most, x, most)
+    most = float(jnp.finfo(x.dtype).max) ** 0.5 * 2.0**-10
+    if jax.typeof(x).weak_type:  # a scalar, which must stay weak
+        return jnp.clip(x, -most, most)
+    bound = np.asarray(most, x.dtype)
+    return jax.lax.clamp(-bound, x, bound)
 
 
 def sqrt(x: jax.Array) -> jax.Array:

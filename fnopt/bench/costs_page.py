@@ -20,7 +20,8 @@ Made by `{command}`: {machine}.
 Bytes are those that one compiled `update` and `apply_updates` read and write per float32 parameter,
 as the compiler counts them, with params and state donated; temporary memory and state are bytes per
 parameter too. The gradient, the params and the new params alone are 12. The floor is one loop for
-each output that reads what it needs, which is the best that the CPU compiler does by default. These
+each output that reads what it needs, which is the best that the CPU compiler does by default, on
+large leaves: on small ones scalars and partial sums weigh something. These
 counts repeat exactly, and a test compares some with this page.
 
 Times are processor seconds of all threads, without the persistent compilation cache: the median of

@@ -27,9 +27,15 @@ def _double_square_sum(x: jax.Array, axis: Any = None) -> jax.Array:
     return sums[0] + sums[1] if len(sums) > 1 else sums[0]
 
 
+def _sum_of(terms: list[jax.Array]) -> jax.Array:
+    """Σ of the leaves' scalars, once: without the barrier it becomes a chain of as many additions,
+    which the CPU compiler puts into every loop that reads the sum."""
+    return jnp.sum(jax.lax.optimization_barrier(jnp.stack(terms)))
+
+
 def _double_norm(leaves: Sequence[jax.Array], axis_name: Any) -> jax.Array:
     with jax.enable_x64(True):
-        total = jnp.stack([_double_square_sum(x) for x in leaves]).sum()
+        total = _sum_of([_double_square_sum(x) for x in leaves])
         if axis_name is not None:
             total = jax.lax.psum(total, axis_name)
         return jax.lax.convert_element_type(jnp.sqrt(total), np.float32)
@@ -140,7 +146,7 @@ def _axis_norm_jvp(axis: Any, primals: Any, tangents: Any) -> Any:
 def _double_total(leaves: list[jax.Array]) -> jax.Array:
     with jax.enable_x64(True):
         wide = [jnp.sum(jax.lax.convert_element_type(x, np.float64)) for x in leaves]
-        return jax.lax.convert_element_type(jnp.stack(wide).sum(), np.float32)
+        return jax.lax.convert_element_type(_sum_of(wide), np.float32)
 
 
 def _plain_total(leaves: list[jax.Array]) -> jax.Array:

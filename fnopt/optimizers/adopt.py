@@ -87,7 +87,9 @@ def scale_by_adopt(
             raise ValueError("scale_by_adopt needs params: call update(updates, state, params)")
         later = tree.weak(state.count > 0)
         share = later * b2
-        bound = clip_value_fn(tree.weak(state.count)) if use_clipping else None
+        bound = None
+        if use_clipping:  # a cheap last word: see `tree.debias`
+            bound = jnp.maximum(clip_value_fn(tree.weak(state.count)), 0.0)
 
         def step(g: jax.Array, m: Any, v: jax.Array, p: Any) -> tuple[Any, ...]:
             n = later * tree.saturate(g) / jnp.maximum(tree.sqrt(v), eps)

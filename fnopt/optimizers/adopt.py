@@ -45,7 +45,7 @@ def fourth_root(t: Any) -> Any:
 def _clip(x: jax.Array, bound: Any) -> jax.Array:
     """x within ±bound, by modulus where it is complex."""
     if not jnp.iscomplexobj(x):
-        return jnp.clip(x, -bound, bound)
+        return jnp.minimum(jnp.maximum(x, -bound), bound)
     size = jnp.maximum(jnp.abs(x), float(jnp.finfo(x.dtype).tiny))
     return x * jnp.minimum(bound / size, 1.0)
 
@@ -92,9 +92,10 @@ def scale_by_adopt(
             bound = jnp.maximum(clip_value_fn(tree.weak(state.count)), 0.0)
 
         def step(g: jax.Array, m: Any, v: jax.Array, p: Any) -> tuple[Any, ...]:
-            n = later * tree.saturate(g) / jnp.maximum(tree.sqrt(v), eps)
+            near = tree.saturate(g) if bound is None else tree.limit(g)
+            n = later * near / jnp.maximum(tree.sqrt(v), eps)
             if bound is not None:  # an infinite gradient stays visible
-                n = jnp.where(jnp.isinf(g), g, _clip(n, bound))
+                n = jnp.where(jnp.isfinite(g), _clip(n, bound), g)
             m = n if m is None else b1 * m + (1 - b1) * n
             v = share * v + (1 - share) * tree.squared(g)
             u = b1 * m + (1 - b1) * n if nesterov else m

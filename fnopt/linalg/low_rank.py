@@ -9,9 +9,14 @@ dimensions, with r in the place of one. Leading axes are a batch of matrices.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
+
+from fnopt import tree
+from fnopt.tree import PyTree
 
 Shape = tuple[int, ...]
 
@@ -56,31 +61,47 @@ def lift(low: jax.Array, basis: jax.Array, like: jax.Array) -> jax.Array:
     return beside(back, like)
 
 
-def principal_basis(g: jax.Array, rank: int) -> jax.Array:
-    """B of the first r right (or left) singular vectors of g; a constant to derivatives.
+def principal_basis(g: jax.Array, last: jax.Array) -> jax.Array:
+    """B of g's first right (or left) singular vectors, as many as the last basis has.
 
-    Each vector's largest entry is positive, so that its sign is that of the matrix and not of the
-    program that factors it.
+    Each vector points the way that the last one did, so that what was gathered along that one is
+    not turned around by a sign, which a decomposition leaves open. A constant to derivatives.
+
+    Args:
+      g: (..., m, n).
+      last: the basis from before, or zeros, of `basis_shape`; the new one is split as it is.
 
     Cost: one singular value decomposition of each matrix, whole on every device of a mesh.
     """
-    g = jax.lax.stop_gradient(gathered(g))
-    size = jnp.max(jnp.abs(g), axis=(-2, -1), keepdims=True)
-    g = g / jnp.where(size > 0, size, jnp.ones_like(size)).astype(g.dtype)
-    left, _, right = jnp.linalg.svd(g, full_matrices=False)
-    rank, axis = min(rank, *g.shape[-2:]), -1 if is_tall(g.shape) else -2
-    basis = right[..., :rank, :] if is_tall(g.shape) else left[..., :rank]
-    place = jnp.argmax(jnp.abs(basis), axis=axis, keepdims=True)
-    largest = jnp.take_along_axis(basis, place, axis=axis)
-    return basis * jnp.conj(jnp.sign(largest))
+    g, old = jax.lax.stop_gradient((gathered(g), gathered(last)))
+    left, _, right = jnp.linalg.svd(tree.limit(g), full_matrices=False)
+    tall = is_tall(g.shape)
+    basis = right[..., : last.shape[-2], :] if tall else left[..., : last.shape[-1]]
+    along = jnp.sum(jnp.conj(basis) * old, axis=-1 if tall else -2, keepdims=True)
+    if jnp.iscomplexobj(g):
+        basis = basis * jnp.where(along == 0, jnp.ones_like(along), jnp.sign(along))
+    else:
+        basis = jnp.where(along < 0, -basis, basis)
+    return beside(basis, last)
 
 
-def random_basis(key: jax.Array, like: jax.Array, rank: int) -> jax.Array:
-    """B of independent normal numbers of variance 1/r, real and without leading axes."""
-    shape = basis_shape(like.shape[-2:], rank)
-    rank = min(rank, *like.shape[-2:])
-    normal = jax.random.normal(key, shape, jnp.finfo(like.dtype).dtype)
-    return (normal / rank**0.5).astype(like.dtype)
+def random_bases(key: jax.Array, leaves: PyTree, rank: int) -> PyTree:
+    """For each matrix B of independent normal numbers of variance 1/r, real, without leading axes.
+
+    Matrices of one shape share a draw, in any tree, stacked or apart; None for other leaves.
+    """
+    drawn: dict[Any, jax.Array] = {}
+
+    def draw(x: jax.Array) -> Any:
+        if not is_matrix(x):
+            return None
+        shape, real = basis_shape(x.shape[-2:], rank), jnp.finfo(x.dtype).dtype
+        if (shape, x.dtype) not in drawn:
+            normal = jax.random.normal(key, shape, real) / min(rank, *x.shape[-2:]) ** 0.5
+            drawn[shape, x.dtype] = normal.astype(x.dtype)
+        return drawn[shape, x.dtype]
+
+    return jax.tree.map(draw, leaves)
 
 
 def gathered(x: jax.Array) -> jax.Array:

@@ -14,7 +14,8 @@ Good for: pretraining language models with little more than SGD's memory, by its
 Caveat: the limiter sees the step before c, as in the authors' code, so that the first steps are
 held back. There 10⁻⁸ is added to the norms that divide, so that small gradients vanish, and a
 gradient of zero holds a leaf for a thousand steps; here it leaves ‖U₋₁‖ as it was.
-Memory: for an (m, n) leaf 2r · max(m, n) + 1 values; for a vector two per parameter. P is not kept.
+Memory: for an (m, n) leaf 2r · max(m, n) + 1 values, half of that with b1=0; for a vector two per
+parameter, or one. P is not kept.
 Source: Zhu et al. 2024, arXiv 2412.05270, and the authors' code; the limiter: arXiv 2410.01623.
 """
 
@@ -28,7 +29,7 @@ import jax.numpy as jnp
 from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Bound, Decay, LearningRate, NonNegative, Positive
-from fnopt.linalg.low_rank import is_matrix, is_tall, low_zeros, project, random_basis
+from fnopt.linalg.low_rank import is_matrix, is_tall, low_zeros, project, random_bases
 from fnopt.transforms.constraints import as_key
 from fnopt.transforms.decay import add_decayed_weights
 from fnopt.transforms.normalization import reciprocal
@@ -38,7 +39,8 @@ SCALE_TYPES = ("channel", "tensor")
 
 
 class ApolloState(NamedTuple):
-    """The count, int32 (); M and V, of R's shapes; ‖U₋₁‖ of each matrix, None for other leaves."""
+    """The count, int32 (); M, of R's shapes, None for a static b1 of 0; V, real, of the same; ‖U₋₁‖
+    of each matrix, None for other leaves."""
 
     count: Any
     mu: Any
@@ -70,6 +72,7 @@ def scale_by_apollo(
         raise ValueError(f"scale_by_apollo: scale_type must be {words}, got {scale_type!r}")
     if rank < 1 or update_proj_gap < 1:
         raise ValueError("scale_by_apollo: rank and update_proj_gap must be at least 1")
+    no_mean = tree.is_static_zero(b1)
 
     def init(params: Any) -> ApolloState:
         def norm(p: jax.Array) -> Any:
@@ -77,35 +80,39 @@ def scale_by_apollo(
             return jnp.zeros((*p.shape[:-2], 1, 1), real) if is_matrix(p) else None
 
         mu = jax.tree.map(lambda p: low_zeros(p, rank), params)
-        norms = jax.tree.map(norm, params)
-        return ApolloState(tree.zero_count(), mu, tree.real_zeros_like(mu), norms)
+        nu, norms = tree.real_zeros_like(mu), jax.tree.map(norm, params)
+        return ApolloState(tree.zero_count(), None if no_mean else mu, nu, norms)
 
     def update(updates: Any, state: ApolloState) -> Any:
         t = tree.increment(state.count)
-        c1, c2 = tree.bias_correction(b1, t), tree.bias_correction(b2, t)
+        c1, c2 = tree.debias(b1, t), tree.debias(b2, t)
         now = jax.random.fold_in(key, state.count // update_proj_gap)
+        bases = random_bases(now, updates, rank)
 
-        def adam(r: jax.Array, m: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def adam(r: jax.Array, m: jax.Array | None, v: jax.Array) -> tuple[jax.Array, jax.Array]:
             v = b2 * v + (1 - b2) * tree.squared(r)
-            return b1 * m + (1 - b1) * tree.saturate(r), v
+            r = tree.saturate(r)
+            return r if m is None else b1 * m + (1 - b1) * r, v
 
-        def step(g: jax.Array, m: jax.Array, v: jax.Array, last: Any) -> tuple[Any, ...]:
+        def step(g: jax.Array, m: Any, v: jax.Array, last: Any, basis: Any) -> tuple[Any, ...]:
             if last is None:
                 m, v = adam(g, m, v)
-                return (1 / c1) * m / (tree.sqrt(v / c2) + eps), m, v, None
+                return c1 * m / (tree.sqrt(c2 * v) + eps), m, v, None
             axes = (-2, -1) if scale_type == "tensor" else (-1,) if is_tall(g.shape) else (-2,)
-            r = project(g, random_basis(now, g, rank))
+            r = project(g, basis)
             m, v = adam(r, m, v)
             size = reductions.axis_norm(m / (tree.sqrt(v) + eps), axes)
             s = size * reciprocal(reductions.axis_norm(r, axes))
             norm = reductions.axis_norm(s * reductions.axis_norm(g, axes), (-2, -1))
             most = jnp.where(last > 0, max_growth * last, norm)
             held = jnp.minimum(most * reciprocal(norm), 1.0)
-            u = g * (scale**0.5 * (c2**0.5 / c1) * held * s)
+            u = g * (scale**0.5 * (c1 / c2**0.5) * held * s)
             return u, m, v, jnp.where(norm > 0, held * norm, last)
 
-        updates, *new = tree.map(step, updates, *state[1:], outputs=4)
-        return updates, ApolloState(t, *new)
+        means = tree.nones_like(updates) if no_mean else state.mu
+        fields = means, state.nu, state.norm, bases
+        updates, mu, nu, norms = tree.map(step, updates, *fields, outputs=4)
+        return updates, ApolloState(t, None if no_mean else mu, nu, norms)
 
     return init, update
 
@@ -180,21 +187,7 @@ def apollo_mini(
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
 ) -> GradientTransformation:
-    """APOLLO-Mini: `apollo` of rank 1, with one scale for each matrix.
-
-    Args:
-      learning_rate: η ≥ 0.
-      key: a PRNG key, or an int to make one from, for the projections.
-      seed: another word for an int key.
-      update_proj_gap: k ≥ 1, the steps from one draw of the projections to the next.
-      scale: α > 0.
-      b1: β₁ in [0, 1).
-      b2: β₂ in [0, 1).
-      eps: ε, outside the root.
-      max_growth: γ > 0, by how much ‖U‖ may grow in a step; infinite for no limit.
-      weight_decay: λ ≥ 0, multiplied by the learning rate.
-      mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
-        function of the params that returns one.
+    """APOLLO-Mini: `apollo` of rank 1, with one scale for each matrix. See `apollo`.
 
     >>> import fnopt
     >>> fnopt.apollo_mini(0.01, key=0).arguments.arguments["scale"]

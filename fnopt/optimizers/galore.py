@@ -9,9 +9,10 @@
 Vectors and scalars go to the base optimizer whole; leading axes of a leaf are a stack of matrices.
 
 Good for: pretraining and fine-tuning where AdamW's state does not fit, by its authors' tests.
-Caveat: moments are kept when P changes, as in the authors' code, though they belong to the old one.
-The shorter side is projected, as there; optax projects the longer one, with a larger P and smaller
-moments. A zero gradient renews no P. α is 0.25 in the paper; the default is optax's, 1.
+Caveat: moments are kept when P changes, as in the authors' code, though they belong to the old one;
+its vectors only keep their signs. A gradient of zero, when P is renewed, leaves an arbitrary P for
+k steps. The shorter side is projected, as by the authors; optax projects the longer one, with a
+larger P and smaller moments. α is 0.25 in the paper; the default is optax's, 1.
 Memory: for an (m, n) leaf r · min(m, n) values for P and the base optimizer's for r · max(m, n)
 parameters, two each for Adam; for a vector the base optimizer's.
 Source: Zhao et al. 2024, arXiv 2403.03507, and the authors' code.
@@ -29,8 +30,6 @@ from fnopt.core import GradientTransformation, chain, composition, gradient_tran
 from fnopt.hyperparameters import LearningRate, NonNegative
 from fnopt.linalg.low_rank import (
     basis_shape,
-    beside,
-    gathered,
     is_matrix,
     lift,
     low_zeros,
@@ -76,22 +75,15 @@ def scale_by_galore(
         state = base_optimizer.init(jax.tree.map(lambda p: low_zeros(p, rank), params))
         return GaloreState(tree.zero_count(), jax.tree.map(start, params), state)
 
-    def renewed(due: jax.Array, g: jax.Array, basis: Any) -> Any:
-        if basis is None:
-            return None
-        live = jnp.any(g != 0, axis=(-2, -1), keepdims=True)
-        bare = live & jnp.all(basis == 0, axis=(-2, -1), keepdims=True)
-
-        def renew(old: jax.Array) -> jax.Array:
-            new = principal_basis(g, rank)
-            return beside(jnp.where((due & live) | bare, new, gathered(old)), old)
-
-        return jax.lax.cond(due | jnp.any(bare), renew, lambda old: old, basis)
-
     def update(updates: Any, state: GaloreState, params: Any = None, **extra_args: Any) -> Any:
         due = state.count % update_proj_gap == 0
-        basis = tree.map(lambda g, b: renewed(due, g, b), updates, state.basis)
 
+        def renewed(g: jax.Array, last: Any) -> Any:
+            if last is None:
+                return None
+            return jax.lax.cond(due, lambda: principal_basis(g, last), lambda: last)
+
+        basis = tree.map(renewed, updates, state.basis)
         low = tree.map(lambda g, b: g if b is None else project(g, b), updates, basis)
         low, inner = base_optimizer.update(low, state.base_optimizer, None, **extra_args)
 

@@ -78,6 +78,7 @@ SETTINGS = [
     dict(),
     dict(rank=2, scale_type="tensor", scale=4.0, weight_decay=0.1, max_growth=1.2),
     dict(rank=2, b1=0.5, b2=0.9, eps=1e-3, max_growth=float("inf")),
+    dict(rank=1, b1=0.0),
 ]
 
 
@@ -106,6 +107,7 @@ def test_the_moments_are_small_and_no_projection_is_kept():
     state = scale_by_apollo(key=0, rank=4).init(params)
     shapes = {"tall": (64, 4), "wide": (3, 4, 64), "bias": (16,)}
     assert jax.tree.map(jnp.shape, state.mu) == jax.tree.map(jnp.shape, state.nu) == shapes
+    assert scale_by_apollo(key=0, b1=0.0).init(params).mu is None
     assert jax.tree.map(jnp.shape, state.norm) == {"tall": (1, 1), "wide": (3, 1, 1), "bias": None}
 
 

@@ -12,11 +12,11 @@ from fnopt.testing.oracles import largest_error, leafwise, trial
 SHAPES = {"tall": (4, 3), "wide": (3, 5), "vector": (5,), "cube": (2, 3, 4), "scalar": ()}
 
 
-def singular_vectors(g, rank):
-    """The first right (left) ones of a tall (wide) matrix, in columns, largest entries positive."""
+def singular_vectors(g, rank, last):
+    """The first right (left) ones of a tall (wide) matrix, in columns, signs as the last ones'."""
     u, _, vh = np.linalg.svd(g, full_matrices=False)
     p = (vh.T if g.shape[0] >= g.shape[1] else u)[:, :rank]
-    return p * np.sign([column[np.argmax(np.abs(column))] for column in p.T])
+    return p if last is None else p * np.where(np.sum(p * last, axis=0) < 0, -1, 1)
 
 
 def oracle(rate, rank=128, gap=200, scale=1.0, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0):
@@ -27,18 +27,13 @@ def oracle(rate, rank=128, gap=200, scale=1.0, b1=0.9, b2=0.999, eps=1e-8, weigh
             yield m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + eps)
 
     def matrix(gradients):
-        held = []
-
-        def low():
-            for t, g in enumerate(gradients):
-                if g.any() and (t % gap == 0 or not held):
-                    held[:] = [singular_vectors(g, rank)]
-                p = held[0] if held else np.zeros((min(g.shape), min(rank, *g.shape)))
-                yield g @ p if g.shape[0] >= g.shape[1] else p.T @ g
-
-        for n, g in zip(adam(low()), gradients):
-            p = held[0] if held else np.zeros((min(g.shape), min(rank, *g.shape)))
-            yield scale * (n @ p.T if g.shape[0] >= g.shape[1] else p @ n)
+        tall = gradients[0].shape[0] >= gradients[0].shape[1]
+        bases = []
+        for t, g in enumerate(gradients):
+            bases.append(bases[-1] if t % gap else singular_vectors(g, rank, (bases or [None])[-1]))
+        low = [g @ p if tall else p.T @ g for g, p in zip(gradients, bases)]
+        for n, p in zip(adam(low), bases):
+            yield scale * (n @ p.T if tall else p @ n)
 
     def steps(gradients):
         if gradients[0].ndim < 2:
@@ -77,13 +72,10 @@ def test_oracle_in_float32(setting, gap):
     assert largest_error(ours(0.02, gap, **setting), wanted, shapes=SHAPES) < 1e-6
 
 
-@pytest.mark.parametrize("zero_step", [1, 8])
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-def test_oracle_in_float64(setting, zero_step, x64):
+def test_oracle_in_float64(setting, x64):
     wanted = oracle(0.02, gap=7, **setting)
-    trial_arguments = dict(shapes=SHAPES, zero_step=zero_step)
-    error = largest_error(ours(0.02, 7, **setting), wanted, jnp.float64, **trial_arguments)
-    assert error < 1e-12
+    assert largest_error(ours(0.02, 7, **setting), wanted, jnp.float64, shapes=SHAPES) < 1e-12
 
 
 def final(optimizer, params, gradients, apply):
@@ -106,15 +98,6 @@ def test_optax_projects_the_longer_side_which_of_a_square_is_ours_transposed(sta
     tall = jnp.ones((64, 16))
     assert contrib.scale_by_galore(rank=4).init(tall).projector.shape == (64, 4)
     assert scale_by_galore(rank=4).init(tall).basis.shape == (4, 16)
-
-
-def test_optax_keeps_to_a_meaningless_subspace_after_a_first_gradient_of_zero(standard_numerics):
-    gradient = jnp.diag(jnp.array([1.0, 2.0, 3.0]))
-    for rule, moves in ((scale_by_galore(rank=1), True), (contrib.scale_by_galore(rank=1), False)):
-        _, state = rule.update(0 * gradient, rule.init(gradient))
-        updates, _ = rule.update(gradient, state)
-        # the third row and column have the largest gradient
-        assert bool(jnp.abs(updates[2, 2]) > 1e-3) == moves
 
 
 def test_state_is_of_the_subspace():

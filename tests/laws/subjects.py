@@ -103,7 +103,7 @@ WRAPPED = {
     for name, wrap in WRAPPERS.items()
     for member, optimizer in MEMBERS.items()
 }
-WRAPPED_LAWS = ["L1", "L5", "L7", "L8", "L10", "L16", "L17"]
+WRAPPED_LAWS = ["L1", "L5", "L7", "L8", "L17"]
 
 # Factories whose required arguments are not hyperparameters.
 EXAMPLES = {

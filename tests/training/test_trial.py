@@ -121,7 +121,8 @@ def test_backprop_is_autodiff(tmp_path):
 @pytest.mark.parametrize("name", optimizers())
 def test_every_optimizer_can_begin(name):
     """Traced, not computed: a step of the network by each of fnopt's optimizers."""
-    found = trial.prepare(replaced(optimizer=name, set=()), DATA)
+    needed = {"dpsgd": ("l2_norm_clip=1.0", "noise_multiplier=0.1")}
+    found = trial.prepare(replaced(optimizer=name, set=needed.get(name, ())), DATA)
     assert name in repr(found.optimizer)
 
 
@@ -135,13 +136,15 @@ def test_an_optimizer_that_cannot_train_the_network(monkeypatch):
 
     @fnopt.gradient_transformation
     def picky(learning_rate: LearningRate):
-        def update(updates, state, params, *, hessian):
+        def update(updates, state, params, *, logits_fn):
             return updates, state
 
         return lambda params: (), update
 
+    picky.__module__ = "fnopt.optimizers.picky"
     monkeypatch.setattr(fnopt, "picky", picky, raising=False)
-    with pytest.raises(CommandError, match="picky cannot train this network: picky needs hessian"):
+    message = "picky cannot train this network: picky needs logits_fn"
+    with pytest.raises(CommandError, match=message):
         trial.prepare(replaced(optimizer="picky", set=()), DATA)
 
 

@@ -25,6 +25,7 @@ from fnopt.testing.laws import (
     purity,
     values,
 )
+from fnopt.testing.laws.builder import Builder as Builder
 from fnopt.testing.laws.law import BROKEN as BROKEN
 from fnopt.testing.laws.law import KEPT as KEPT
 from fnopt.testing.laws.law import NOT_APPLICABLE as NOT_APPLICABLE
@@ -33,7 +34,6 @@ from fnopt.testing.laws.law import Finding as Finding
 from fnopt.testing.laws.law import Law as Law
 from fnopt.testing.laws.law import LawError as LawError
 from fnopt.testing.laws.law import NotApplicable as NotApplicable
-from fnopt.testing.laws.subject import Builder as Builder
 from fnopt.testing.laws.subject import Subject as Subject
 
 _TABLE = [

@@ -93,8 +93,9 @@ def _by_label(labels: Any) -> dict[Any, list[str]]:
 @gradient_transformation
 def partition(
     transforms: Mapping[Any, Any],
-    param_labels: Any,
+    param_labels: Any = None,
     *,
+    labels_fn: Callable[[Any], Any] | None = None,
     mask_compatible_extra_args: bool = False,
     shared: bool = False,
     allow_unused: bool = False,
@@ -107,20 +108,24 @@ def partition(
       transforms: label -> transformation.
       param_labels: a tree of labels with the params' structure or a prefix of it, in any container
         type, or a function of the params that returns one.
+      labels_fn: any callable in the place of `param_labels`, a module for example.
       mask_compatible_extra_args: split extra arguments that have the params' structure too.
       shared: take norms and sums over the whole tree (a clip's by global norm, Prodigy's d) over
         the leaves of all optimizers that ask for one, in the order in which they ask.
       allow_unused: let an optimizer have no leaf.
 
     Raises:
-      ValueError: in `init` and `update`, for a label without an optimizer, an optimizer without a
-        leaf and labels that do not fit the params, with the paths.
+      ValueError: unless one of `param_labels` and `labels_fn` is given; in `init` and `update`, for
+        a label without an optimizer, an optimizer without a leaf and labels that do not fit the
+        params, with the paths.
 
     Memory: each optimizer's on its leaves.
     """
+    if (param_labels is None) == (labels_fn is None):
+        raise ValueError("partition: give one of param_labels and labels_fn")
 
     def labels_of(params: Any) -> Any:
-        given = masks.resolve(param_labels, params)
+        given = masks.resolve(param_labels, params) if labels_fn is None else labels_fn(params)
         labels = masks.spread("partition", "labels", given, params)
         found = _by_label(labels)
         unknown = {k: paths for k, paths in found.items() if k not in transforms}

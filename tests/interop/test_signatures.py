@@ -126,6 +126,7 @@ DIFFERENCES = {
     ("absent", "smooth_beta"): ("other functions than the sign are not Lion's", "scale_by_lion"),
     ("absent", "state_dtype"): (STORED, "schedule_free schedule_free_adamw schedule_free_sgd"),
     ("default", "mask"): ("or mask_fn, for what is callable and no function", "masked"),
+    ("default", "param_labels"): ("or labels_fn, for what is no function", "partition"),
     ("default", "adv_optimizer"): ("the paper's adversary", "sam"),
     ("absent", "decay_rate_fn"): ("decay_rate may be a schedule", "scale_by_factored_rms"),
 }

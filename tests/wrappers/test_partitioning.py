@@ -42,6 +42,21 @@ def test_labels_are_checked_with_their_paths():
     fnopt.partition(optimizers, lambda params: params).init({})
 
 
+def test_labels_by_a_callable_under_its_own_keyword():
+    class ByName:
+        def __call__(self, params):
+            return {name: LABELS[name] for name in params}
+
+    optimizers = {"slow": fnopt.sgd(0.1), "fast": fnopt.adam(0.2)}
+    got = updates_of(fnopt.partition(optimizers, labels_fn=ByName()))
+    jax.tree.map(
+        np.testing.assert_array_equal, got, updates_of(fnopt.partition(optimizers, LABELS))
+    )
+    for given in ({}, {"param_labels": LABELS, "labels_fn": ByName()}):
+        with pytest.raises(ValueError, match="one of param_labels and labels_fn"):
+            fnopt.partition(optimizers, **given)
+
+
 def test_route_takes_the_first_condition_that_holds():
     routed = fnopt.route(
         {

@@ -10,8 +10,9 @@ Made to do as well as SGD with momentum on images and as Adam on language.
 Good for: images, by its authors' tests: as SGD with momentum, with less tuning of the schedule.
 Caveat: use a rate other than SGD's or Adam's, and often less weight decay. The decay is
 decoupled and scaled by the rate (the authors' `decouple_decay`); their default and optax add wθ
-to g. A jump of the rate keeps its past: old gradients have the weight of their own step.
-Memory: three values per parameter; two with momentum=0.
+to g. A jump of the rate keeps its past: old gradients have the weight of their own step. θ₀ is kept
+without momentum too, where the authors recover it from θ, which is rounded in low precision.
+Memory: three values per parameter.
 Source: Defazio and Jelassi 2021, arXiv 2101.11075, and the authors' code, which adds ε to η.
 """
 
@@ -29,15 +30,12 @@ from fnopt.masks import chosen
 
 
 class MadgradState(NamedTuple):
-    """The count, int32 (); v, real, s and θ₀, like the params.
-
-    θ₀ is None for a static momentum of 0.
-    """
+    """The count, int32 (); v, real; s and θ₀: like the params."""
 
     count: Any
-    grad_sum_sq: Any
-    s: Any
-    x0: Any
+    weighted_squares: Any
+    gradient_sum: Any
+    start: Any
 
 
 @gradient_transformation
@@ -53,20 +51,19 @@ def scale_by_madgrad(
 
     Args:
       learning_rate: η ≥ 0.
-      momentum: β in [0, 1). A static 0 keeps no start values.
+      momentum: β in [0, 1).
       eps: ε, outside the root, and added to η.
       weight_decay: w ≥ 0.
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.
 
-    Memory: three values per parameter; two with momentum=0.
+    Memory: three values per parameter.
     """
-    plain, no_decay = tree.is_static_zero(momentum), tree.is_static_zero(weight_decay)
+    no_decay = tree.is_static_zero(weight_decay)
 
     def init(params: Any) -> MadgradState:
-        start = None if plain else jax.tree.map(lambda p: jnp.array(p, copy=True), params)
         zeros = tree.real_zeros_like(params), tree.zeros_like(params)
-        return MadgradState(tree.zero_count(), *zeros, start)
+        return MadgradState(tree.zero_count(), *zeros, params)
 
     def offset(s: jax.Array, v: jax.Array) -> jax.Array:
         return s / (jnp.cbrt(jnp.maximum(v, float(jnp.finfo(v.dtype).tiny))) + eps)
@@ -76,21 +73,17 @@ def scale_by_madgrad(
         weight = (learning_rate + eps) * jnp.sqrt(tree.weak(count.astype(jnp.result_type(float))))
 
         def step(g: Any, v: Any, s: Any, x0: Any, p: Any, decay_on: Any) -> tuple[Any, ...]:
-            before = offset(s, v) if plain else x0
             v = v + weight * tree.squared(g)
             s = s + weight * tree.saturate(g)
-            u = before - offset(s, v)
-            if not plain:
-                u = (1 - momentum) * (u - p)
+            u = (1 - momentum) * ((x0 - offset(s, v)) - p)
             if decay_on is not None and not no_decay:
                 u = u - (learning_rate * weight_decay) * p
             return u, v, s
 
-        start = tree.nones_like(updates) if plain else state.x0
         marks = jax.tree.map(lambda on: on or None, chosen(mask, params))
-        old = (state.grad_sum_sq, state.s, start, params, marks)
+        old = (state.weighted_squares, state.gradient_sum, state.start, params, marks)
         updates, v, s = tree.map(step, updates, *old, outputs=3)
-        return updates, MadgradState(count, v, s, state.x0)
+        return updates, MadgradState(count, v, s, state.start)
 
     return init, update
 

@@ -103,7 +103,7 @@ WRAPPED = {
     for name, wrap in WRAPPERS.items()
     for member, optimizer in MEMBERS.items()
 }
-WRAPPED_LAWS = ["L1", "L5", "L7", "L8", "L17"]
+WRAPPED_LAWS = ["L1", "L5", "L7", "L8", "L10", "L16", "L17"]
 
 # Factories whose required arguments are not hyperparameters.
 EXAMPLES = {
@@ -231,6 +231,7 @@ CONFIGURATIONS = {
     "lamb decayed": Builder(fnopt.lamb, 0.01, weight_decay=0.1, mask=matrices),
     "lars of one norm": Builder(fnopt.lars, 0.01, weight_decay=0.1, separate_norms=False),
     "mars_adamw of every leaf": Builder(fnopt.mars_adamw, 0.01, weight_decay=0.1, optimize_1d=True),
+    "madgrad without momentum": Builder(fnopt.madgrad, 0.01, momentum=0.0, weight_decay=0.1),
     "momo adapting": Builder(
         fnopt.momo, weight_decay=0.1, lower_bound=-1.0, adapt_lower_bound=True
     ).calling(value=1.5),

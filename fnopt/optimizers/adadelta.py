@@ -31,8 +31,8 @@ from fnopt.transforms.scaling import scale_by_learning_rate
 class AdadeltaState(NamedTuple):
     """s and d, the mean squares of gradients and of steps, real, like the params."""
 
-    e_g: Any
-    e_x: Any
+    nu: Any
+    step_nu: Any
 
 
 @gradient_transformation
@@ -59,7 +59,7 @@ def scale_by_adadelta(rho: Decay = 0.9, eps: NonNegative = 1e-6) -> Any:
         return delta, s, rho * d + (1 - rho) * square
 
     def update(updates: Any, state: AdadeltaState) -> Any:
-        updates, s, d = tree.map(step, updates, state.e_g, state.e_x, outputs=3)
+        updates, s, d = tree.map(step, updates, state.nu, state.step_nu, outputs=3)
         return updates, AdadeltaState(s, d)
 
     return init, update

@@ -33,13 +33,13 @@ from fnopt.transforms.scaling import scale_by_learning_rate
 
 
 class AdanState(NamedTuple):
-    """The count, int32 (); m, v and the last g, like the params; n, real, like them."""
+    """The count, int32 (); m and v, like the params; n, real, like them; the last g, like them."""
 
     count: Any
-    m: Any
-    v: Any
-    n: Any
-    g: Any
+    mu: Any
+    difference: Any
+    nu: Any
+    last: Any
 
 
 @gradient_transformation
@@ -81,7 +81,7 @@ def scale_by_adan(
             u = (c1 * m + c2 * v) / (tree.sqrt(c3 * n + eps_root) + eps)
             return u, m, v, n, overwrite_after(g, v, n)
 
-        columns = updates, state.m, state.v, state.n, state.g
+        columns = updates, state.mu, state.difference, state.nu, state.last
         updates, m, v, n, g = tree.map(step, *columns, outputs=5)
         return updates, AdanState(t, m, v, n, g)
 

@@ -82,8 +82,8 @@ class AdemamixState(NamedTuple):
     """The count, int32 (); m₁, like the params, or None; m₂, like them; v, real, like them."""
 
     count: Any
-    m1: Any
-    m2: Any
+    mu: Any
+    slow: Any
     nu: Any
 
 
@@ -128,8 +128,8 @@ def scale_by_ademamix(
             m2 = b3 * m2 + (1 - b3) * g
             return (c1 * m1 + alpha * m2) / (tree.sqrt(c2 * v + eps_root) + eps), m1, m2, v
 
-        m1 = tree.nones_like(updates) if no_mean else state.m1
-        updates, m1, m2, nu = tree.map(step, updates, m1, state.m2, state.nu, outputs=4)
+        m1 = tree.nones_like(updates) if no_mean else state.mu
+        updates, m1, m2, nu = tree.map(step, updates, m1, state.slow, state.nu, outputs=4)
         return updates, AdemamixState(t, None if no_mean else m1, m2, nu)
 
     return init, update

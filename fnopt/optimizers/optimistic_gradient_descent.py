@@ -27,7 +27,7 @@ class OptimisticGradientState(NamedTuple):
     """The count, int32 (); the last gradient, like the params, None for a static beta of 0."""
 
     count: Any
-    previous_gradient: Any
+    last: Any
 
 
 @gradient_transformation
@@ -56,7 +56,7 @@ def scale_by_optimistic_gradient(alpha: Real = 1.0, beta: Real = 1.0) -> Any:
         def step(g: jax.Array, last: jax.Array) -> jax.Array:
             return (alpha + change) * g - change * last
 
-        new = tree.map(step, updates, state.previous_gradient)
+        new = tree.map(step, updates, state.last)
         return new, OptimisticGradientState(count, updates)
 
     return init, update

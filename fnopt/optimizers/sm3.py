@@ -36,7 +36,7 @@ class Sm3State(NamedTuple):
     m is None for a static decay of 0.
     """
 
-    accumulators: Any
+    axis_bounds: Any
     mu: Any
 
 
@@ -92,7 +92,7 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
 
     def update(updates: Any, state: Sm3State) -> Any:
         mu = tree.nones_like(updates) if no_mean else state.mu
-        updates, new, mu = tree.map(step, updates, state.accumulators, mu, outputs=3)
+        updates, new, mu = tree.map(step, updates, state.axis_bounds, mu, outputs=3)
         return updates, Sm3State(new, None if no_mean else mu)
 
     return init, update

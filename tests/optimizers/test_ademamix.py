@@ -71,4 +71,4 @@ def test_warmups_at_both_ends():
 
 
 def test_a_static_zero_drops_its_buffer():
-    assert fnopt.tree_get(ademamix(1e-3, b1=0.0).init(jnp.ones(3)), "m1") is None
+    assert fnopt.tree_get(ademamix(1e-3, b1=0.0).init(jnp.ones(3)), "mu") is None

@@ -62,7 +62,7 @@ def test_agrees_with_optax(standard_numerics):
 def test_the_state_is_a_vector_for_each_axis():
     params = {"cube": jnp.ones((2, 3, 4)), "gain": jnp.ones(()), "empty": jnp.ones((0, 3))}
     state = sm3(0.1, momentum=0.0).init(params)
-    shapes = {k.split("accumulators/")[-1]: x.shape for k, x in fnopt.named_arrays(state).items()}
+    shapes = {k.split("axis_bounds/")[-1]: x.shape for k, x in fnopt.named_arrays(state).items()}
     assert shapes["cube/axis_0"] == (2, 1, 1)
     assert shapes["cube/axis_2"] == (1, 1, 4)
     assert shapes["gain/axis_0"] == ()

@@ -7,6 +7,7 @@ tree that the rule sees) and pass through untouched. Mistakes are named by their
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,19 @@ def compute_dtype(dtype: Any) -> Any:
 def dtype_of(x: Any) -> Any:
     """A leaf's dtype; JAX's default for a Python number."""
     return x.dtype if hasattr(x, "dtype") else jnp.result_type(type(x))
+
+
+def nbytes(x: Any) -> int:
+    """The bytes that an array, or an abstract one, takes on a device: two 4-bit entries in one."""
+    if jnp.issubdtype(x.dtype, jax.dtypes.extended):
+        bits = 8 * x.dtype.itemsize
+    elif jnp.issubdtype(x.dtype, jnp.integer):
+        bits = jnp.iinfo(x.dtype).bits
+    elif jnp.issubdtype(x.dtype, jnp.floating):
+        bits = jnp.finfo(x.dtype).bits
+    else:
+        bits = 8 * jnp.dtype(x.dtype).itemsize
+    return -(-math.prod(x.shape) * bits // 8)
 
 
 def cast(x: Any, dtype: Any) -> Any:

@@ -24,6 +24,7 @@ from fnopt.bench.cards import CARDS, Run, make, words
 from fnopt.bench.counts import count, needs
 from fnopt.bench.tasks import TASKS, start
 from fnopt.core import GradientTransformation, factories
+from fnopt.leaves import nbytes
 from fnopt.training import choices
 
 TITLES = ("Good for", "Caveat", "Memory", "Source")
@@ -121,7 +122,7 @@ def state_bytes(name: str) -> str:
     """The bytes of state per parameter, with the settings of the digits' card."""
     tree = trees.transformer()
     state = jax.tree.leaves(jax.eval_shape(_made(name).init, tree))
-    return _rounded(sum(x.size * x.dtype.itemsize for x in state) / trees.size(tree))
+    return _rounded(sum(map(nbytes, state)) / trees.size(tree))
 
 
 def _made(name: str) -> GradientTransformation:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from fnopt.bench import trees
 from fnopt.core import apply_updates
+from fnopt.leaves import nbytes
 
 
 class Count(NamedTuple):
@@ -68,7 +69,7 @@ def count(
     t1 = time.process_time()
     lowered = traced.lower()
     t2 = time.process_time()
-    state_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) / n
+    state_bytes = sum(map(nbytes, jax.tree.leaves(state))) / n
     if not compiled:
         return Count(0.0, 0.0, state_bytes, t1 - start, t2 - t1, 0.0)
     program = lowered.compile()

@@ -12,7 +12,7 @@ Tree = dict[str, dict[str, jax.ShapeDtypeStruct]]
 
 
 def transformer(layers: int = 12, width: int = 256, dtype: Any = jnp.float32) -> Tree:
-    """A transformer's hidden layers: ten leaves each, 12·width² + 8·width parameters."""
+    """A transformer's hidden layers: ten leaves each, 12·width² + 7·width parameters."""
     shapes = {name: (width, width) for name in ("query", "key", "value", "output")}
     more = {
         "up": (width, 4 * width),

@@ -107,7 +107,7 @@ def fits_on_device(data: PyTree) -> bool:
     A device that does not tell (a CPU) is taken to have 8 GB free.
     """
     arrays = [x for x in jax.tree.leaves(data) if hasattr(x, "dtype")]
-    size = sum(x.dtype.itemsize * np.size(x) for x in arrays)
+    size = sum(map(leaves.nbytes, arrays))
     stats = jax.local_devices()[0].memory_stats() or {}
     free = stats.get("bytes_limit", 8 * 10**9) - stats.get("bytes_in_use", 0)
     return size <= free // 2

@@ -19,7 +19,16 @@ from fnopt import leaves, tree
 from fnopt.hyperparameters import Hyperparameters, HyperparametersState, kinds_of, label
 from fnopt.placement import place
 from fnopt.recipe import Recipe, bind
-from fnopt.rule import Rule, as_rule, inside, inside_out, members_of, name_of, routes_of
+from fnopt.rule import (
+    ParamsNeeded,
+    Rule,
+    as_rule,
+    inside,
+    inside_out,
+    members_of,
+    name_of,
+    routes_of,
+)
 from fnopt.tree import PyTree
 
 P = ParamSpec("P")
@@ -161,10 +170,10 @@ def _enclose(
     name = rule.name
 
     def init(params: PyTree) -> PyTree:
-        cleaned = leaves.clean(params, params)
+        cleaned, start = leaves.clean(params, params), _beginning(rule, params)
         if any(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(cleaned)):
-            return place(jax.eval_shape(rule.init, cleaned), cleaned)
-        return place(rule.init(cleaned), cleaned, original=params)
+            return place(jax.eval_shape(start, cleaned), cleaned)
+        return place(start(cleaned), cleaned, original=params)
 
     def update(
         updates: PyTree, state: PyTree, params: PyTree = None, **extra_args: Any
@@ -179,9 +188,12 @@ def _enclose(
         clean_params = None if params is None else leaves.clean(params, params)
         wanted = leaves.of_one_example(cleaned) if each else cleaned
         try:
-            new_updates, new_state = rule.update(cleaned, state, clean_params, **extra_args)
+            with leaves.storing(clean_params, leaves.stored_dtypes(params)):
+                new_updates, new_state = rule.update(cleaned, state, clean_params, **extra_args)
+        except ParamsNeeded:
+            raise
         except Exception as error:
-            _explain(rule, state, wanted, error)
+            _explain(_beginning(rule, like), name, state, wanted, error)
             raise
         merged = leaves.merge(name, new_updates, updates, wanted)
         return merged, leaves.conform(name, new_state, state)
@@ -203,18 +215,31 @@ def _check_extras(rule: Rule, extra_args: Mapping[str, Any]) -> None:
             )
 
 
-def _explain(rule: Rule, state: PyTree, cleaned: PyTree, error: Exception) -> None:
+def _beginning(rule: Rule, params: PyTree) -> Callable[[PyTree], PyTree]:
+    """The rule's `init` of clean params, which can ask for the dtypes of the user's."""
+    dtypes = leaves.stored_dtypes(params)
+
+    def start(cleaned: PyTree) -> PyTree:
+        with leaves.storing(cleaned, dtypes):
+            return rule.init(cleaned)
+
+    return start
+
+
+def _explain(
+    init: Callable[[PyTree], PyTree], name: str, state: PyTree, cleaned: PyTree, error: Exception
+) -> None:
     """Raises a clear error in place of `error` if the state is not one of this rule and tree."""
     try:
-        wanted = jax.eval_shape(rule.init, cleaned)
+        wanted = jax.eval_shape(init, cleaned)
     except Exception:
         return
-    leaves.require_same_structure(rule.name, ("state", "a state for these params"), state, wanted)
+    leaves.require_same_structure(name, ("state", "a state for these params"), state, wanted)
     pairs = jax.tree_util.tree_flatten_with_path(state)[0]
     for (path, s), w in zip(pairs, jax.tree.leaves(wanted)):
         if jnp.shape(s) != w.shape:
             raise ValueError(
-                f"{rule.name}: state{jax.tree_util.keystr(path)} has shape {jnp.shape(s)}, but "
+                f"{name}: state{jax.tree_util.keystr(path)} has shape {jnp.shape(s)}, but "
                 f"these params need shape {w.shape}: was the state made for other params?"
             ) from error
 

@@ -7,8 +7,11 @@ tree that the rule sees) and pass through untouched. Mistakes are named by their
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Sequence
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -35,9 +38,57 @@ def compute_dtype(dtype: Any) -> Any:
     return jnp.dtype(jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32)
 
 
+def is_narrow(dtype: Any) -> bool:
+    """Whether it is a float dtype of 16 bits or fewer, which is computed with in float32."""
+    return bool(jnp.issubdtype(dtype, jnp.floating)) and jnp.dtype(dtype).itemsize < 4
+
+
 def dtype_of(x: Any) -> Any:
     """A leaf's dtype; JAX's default for a Python number."""
     return x.dtype if hasattr(x, "dtype") else jnp.result_type(type(x))
+
+
+NOTHING: Mapping[int, Any] = types.MappingProxyType({})
+_stored = contextvars.ContextVar("_stored", default=NOTHING)
+
+
+@contextlib.contextmanager
+def storing(cleaned: PyTree, dtypes: Iterable[Any]) -> Iterator[None]:
+    """While it is open, `stored_dtype` of a leaf of a clean tree is what is said here.
+
+    Args:
+      cleaned: the tree that a rule is given.
+      dtypes: one for each of its leaves, those that are None too; None for what is not known, and
+        an error to be raised for what cannot be told.
+    """
+    pairs = zip(flatten(cleaned)[0], dtypes)
+    own = {id(x): d for x, d in pairs if x is not None and d is not None and d is not _known(x)}
+    token = _stored.set({**_stored.get(), **own})
+    try:
+        yield
+    finally:
+        _stored.reset(token)
+
+
+def stored_dtype(leaf: Any) -> Any:
+    """The dtype that a leaf of clean params is kept in between steps: bfloat16 for a float32 one.
+
+    A rule's `init` is given params in their compute dtype; here it learns what the user's are. A
+    leaf that a wrapper made anew has its own dtype.
+    """
+    found = _known(leaf)
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _known(leaf: Any) -> Any:
+    return _stored.get().get(id(leaf), dtype_of(leaf))
+
+
+def stored_dtypes(t: PyTree) -> list[Any]:
+    """What `storing` is told of the user's tree; None for what a rule does not see."""
+    return [_known(x) if is_inexact(x) else None for x in flatten(t)[0]]
 
 
 def nbytes(x: Any) -> int:

@@ -33,6 +33,10 @@ class Rule(NamedTuple):
     routes: Callable[[PyTree], PyTree] | None = None
 
 
+class ParamsNeeded(ValueError):
+    """`update` was called without the params that a rule reads."""
+
+
 def as_rule(pair: Any, name: str, members: tuple[Rule, ...] = ()) -> Rule:
     """An `(init, update)` pair with the calling convention evened out by its signature."""
     init, update, *routes = pair
@@ -49,7 +53,7 @@ def as_rule(pair: Any, name: str, members: tuple[Rule, ...] = ()) -> Rule:
         updates: PyTree, state: PyTree, params: PyTree = None, **extra_args: Any
     ) -> tuple[PyTree, PyTree]:
         if needs_params and params is None:
-            raise ValueError(f"{name} needs params: call update(updates, state, params)")
+            raise ParamsNeeded(f"{name} needs params: call update(updates, state, params)")
         for extra in needed:
             if extra not in extra_args:
                 raise TypeError(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from fnopt import tree
+from fnopt import leaves, tree
 from fnopt.core import gradient_transformation
 
 
@@ -29,19 +29,19 @@ def _replicated(x: jax.Array) -> jax.Array:
 
 def vectors(t: Any) -> dict[str, jax.Array]:
     """All entries of a clean tree in order, as one vector of each dtype."""
-    leaves = jax.tree.leaves(t)
+    every = jax.tree.leaves(t)
     return {
-        name: jnp.concatenate([_replicated(x).reshape(-1) for x in leaves if x.dtype.name == name])
-        for name in sorted({x.dtype.name for x in leaves})
+        name: jnp.concatenate([_replicated(x).reshape(-1) for x in every if x.dtype.name == name])
+        for name in sorted({x.dtype.name for x in every})
     }
 
 
 def unflatten(flat: dict[str, jax.Array], like: Any) -> Any:
     """The entries in the places, shapes and shardings of a tree."""
-    leaves, treedef = tree.flatten(like)
+    every, treedef = tree.flatten(like)
     starts = dict.fromkeys(flat, 0)
     result = []
-    for x in leaves:
+    for x in every:
         name, size = x.dtype.name, math.prod(x.shape)
         part = flat[name][starts[name] : starts[name] + size].reshape(x.shape)
         place = jax.typeof(x).sharding
@@ -49,6 +49,23 @@ def unflatten(flat: dict[str, jax.Array], like: Any) -> Any:
         result.append(jax.sharding.reshard(part, place) if explicit else part)
         starts[name] += size
     return treedef.unflatten(result)
+
+
+def _stored(t: Any) -> list[Any]:
+    """For each vector the one dtype that its leaves are kept in, or an error for who asks."""
+    found: dict[str, set[Any]] = {}
+    for x, dtype in zip(leaves.flatten(t)[0], leaves.stored_dtypes(t)):
+        if x is not None:
+            found.setdefault(x.dtype.name, set()).add(dtype)
+    return [
+        next(iter(dtypes))
+        if len(dtypes) == 1
+        else ValueError(
+            f"flatten: its {name} vector has leaves of {', '.join(sorted(map(str, dtypes)))}, and "
+            "does not tell them apart: put it inside, as in master_weights(flatten(...))"
+        )
+        for name, dtypes in sorted(found.items())
+    ]
 
 
 @gradient_transformation
@@ -65,7 +82,9 @@ def flatten(inner: Any) -> Any:
     """
 
     def init(params: Any) -> FlattenState:
-        return FlattenState(inner.init(vectors(params)))
+        flat = vectors(params)
+        with leaves.storing(flat, _stored(params)):
+            return FlattenState(inner.init(flat))
 
     def update(updates: Any, state: FlattenState, params: Any = None, **extra_args: Any) -> Any:
         seen = None if params is None else vectors(params)

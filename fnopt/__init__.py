@@ -250,6 +250,10 @@ from fnopt.wrappers.orthograd import orthograd as orthograd
 from fnopt.wrappers.partitioning import partition as partition
 from fnopt.wrappers.partitioning import route as route
 from fnopt.wrappers.partitioning import where as where
+from fnopt.wrappers.precision import kahan as kahan
+from fnopt.wrappers.precision import master_params as master_params
+from fnopt.wrappers.precision import master_weights as master_weights
+from fnopt.wrappers.precision import split_master as split_master
 from fnopt.wrappers.sam import asam as asam
 from fnopt.wrappers.sam import sam as sam
 from fnopt.wrappers.schedule_free import schedule_free as schedule_free

@@ -70,12 +70,14 @@ WRAPPERS = {
     ).allowing(1.1),
     "dynamic_loss_scale": lambda o: Builder(fnopt.dynamic_loss_scale, o).allowing(1.1),
     "ema_params": lambda o: Builder(fnopt.ema_params, o, 0.9),
+    "kahan": lambda o: Builder(fnopt.kahan, o).knowing(fnopt.master_params),
     "freeze": lambda o: Builder(fnopt.chain, o, fnopt.freeze(matrices)),
     "flatten": lambda o: Builder(fnopt.flatten, o).allowing(4.1),
     "grokfast": lambda o: Builder(fnopt.grokfast, o),
     "guard": lambda o: Builder(fnopt.guard, o, spike=8.0, max_consecutive=3).allowing(1.1),
     "lookahead": lambda o: Builder(fnopt.lookahead, o, 2, 0.5),
     "masked": lambda o: Builder(fnopt.masked, o, matrices),
+    "master_weights": lambda o: Builder(fnopt.master_weights, o).knowing(fnopt.master_params),
     "mechanize": lambda o: Builder(fnopt.mechanize, o).allowing(2.1),
     "orthograd": lambda o: Builder(fnopt.orthograd, o),
     "partition": lambda o: Builder(
@@ -88,6 +90,7 @@ WRAPPERS = {
     "sam": lambda o: Builder(fnopt.sam, o).allowing(2.1),
     "schedule_free": lambda o: Builder(fnopt.schedule_free, o, 0.01),
     "selective_transform": lambda o: Builder(fnopt.selective_transform, o, freeze_mask=matrices),
+    "split_master": lambda o: Builder(fnopt.split_master, o).knowing(fnopt.master_params),
     "split_real_and_imaginary": lambda o: Builder(fnopt.split_real_and_imaginary, o),
     "swa": lambda o: Builder(fnopt.swa, o, 1, 2),
 }
@@ -270,7 +273,11 @@ CONFIGURATIONS = {
     "adopt with nesterov": Builder(fnopt.adopt, 0.01, nesterov=True, weight_decay=0.1).allowing(
         1.1
     ),  # the normalized gradient, which the mean and the look-ahead read
+    "kahan of sgd": Builder(fnopt.kahan, fnopt.sgd(0.5)).knowing(fnopt.master_params),
     "lars decayed": Builder(fnopt.lars, 0.01, weight_decay=0.1, nesterov=True),
+    "master_weights of adamw": Builder(
+        fnopt.master_weights, fnopt.adamw(0.01, weight_decay=0.1)
+    ).knowing(fnopt.master_params),
     "nadam warmed up": Builder(fnopt.nadam, 0.01, momentum_decay=4e-3),
     "novograd with decay": Builder(fnopt.novograd, 0.01, weight_decay=0.1),
     "polyak_sgd sps+": Builder(fnopt.polyak_sgd, variant="sps+", f_min=0.5).calling(value=1.5),

@@ -114,6 +114,15 @@ def test_a_builder_that_draws_by_the_leaves_places():
     assert LAWS["L16"].judge(Builder(toys.counts_in_python).drawing()).verdict == BROKEN
 
 
+def test_a_builder_whose_state_knows_the_params_better():
+    rounding = Builder(fnopt.kahan, fnopt.adam(0.01))
+    for code in ("L2", "L4"):
+        assert LAWS[code].judge(rounding).verdict == BROKEN
+        assert LAWS[code].judge(rounding.knowing(fnopt.master_params)).verdict == KEPT
+    blind = Builder(fnopt.sgd, 0.01).knowing(lambda state, params: params)
+    assert "last update" in str(LAWS["L2"].judge(blind))
+
+
 def test_a_foreign_state_is_named_by_the_shapes_of_its_leaves():
     rows_only = Builder(fnopt.scale_by_sm3, b1=0.0)
     assert LAWS["L8"].judge(rows_only) == (LAWS["L8"], KEPT, ())

@@ -25,6 +25,8 @@ class Builder:
       temp_fraction: the temporary memory that L18 allows, as a fraction of the params' bytes;
         None for a rule that makes no such promise.
       draws: whether it draws at random, for each leaf by its place in the tree.
+      exact: (state, params) -> the params as exactly as the state knows them, of a wrapper whose
+        updates lead from one number of the params' dtype to another; None for any other.
     """
 
     def __init__(self, factory: Callable[..., Any], /, *args: Any, **kwargs: Any):
@@ -40,6 +42,7 @@ class Builder:
         self.step_size = 1.0
         self.temp_fraction: float | None = 0.25
         self.draws = False
+        self.exact: Callable[[Any, Any], Any] | None = None
 
     def __call__(self, **overrides: Any) -> Any:
         """Calls the factory, with some arguments replaced."""
@@ -118,9 +121,21 @@ class Builder:
         other.draws = True
         return other
 
+    def knowing(self, exact: Callable[[Any, Any], Any]) -> Builder:
+        """This builder, whose state knows the params more exactly than their dtype can.
+
+        L2, L4 and L6 then look at what these moved by, for the updates are rounded.
+
+        Args:
+          exact: (state, params) -> params.
+        """
+        other = self._copy()
+        other.exact = exact
+        return other
+
     def _copy(self) -> Builder:
         other = Builder(self.factory, *self.bound.args, **self.bound.kwargs)
-        for name in ("given", "extras", "feed", "step_size", "temp_fraction", "draws"):
+        for name in ("given", "extras", "feed", "step_size", "temp_fraction", "draws", "exact"):
             setattr(other, name, getattr(self, name))
         return other
 

@@ -56,7 +56,7 @@ def _long_run(subject: Subject, dtype: Any) -> dict[str, Any]:
     def advance(carry: Any, g: jax.Array) -> Any:
         state, total, _ = carry
         gradients = jax.tree.map(lambda p: jnp.full(p.shape, g.astype(dtype)), params)
-        updates, state = subject.update(gradients, state, params)
+        updates, state = subject.look(gradients, state, params)
         updates = jax.tree.map(lambda u: u.astype(jnp.float32), updates)
         return (state, jax.tree.map(jnp.add, total, updates), updates), None
 
@@ -74,12 +74,12 @@ def true_norms(subject: Subject, found: Evidence) -> None:
     how far they move, would round such a step away beside larger ones.
     """
     params = params_of()
-    usual, _ = subject.update(gradients_of(), subject.init(params), params)
+    usual, _ = subject.look(gradients_of(), subject.init(params), params)
     for factor, what in ((1e-25, "gradients and params"), (1e20, "gradients")):
         with found.at(f"{what} times {factor:g}"):
             scaled = values_of(jnp.float32, 0, factor=factor) if factor < 1 else params
             gradients = gradients_of(factor=factor)
-            updates, _ = subject.update(gradients, subject.init(scaled), scaled)
+            updates, _ = subject.look(gradients, subject.init(scaled), scaled)
             found.extend(not_finite(updates))
             found.extend(dead(updates, usual))
     with found.at("400 bfloat16 scalars against 400 float32 scalars"):
@@ -87,14 +87,14 @@ def true_norms(subject: Subject, found: Evidence) -> None:
         many = []
         for dtype in (jnp.bfloat16, jnp.float32):
             ones = full_of(dtype, 1.0, scalars)
-            many.append(subject.update(ones, subject.init(ones), ones)[0])
+            many.append(subject.look(ones, subject.init(ones), ones)[0])
         found.extend(differences(many[0], many[1], 0.02))
     with found.at("float16 gradients near their limit against float32"):
         shapes = {"kernel": (4, 3)}
         pair = []
         for dtype in (jnp.float16, jnp.float32):
             large, ones = full_of(dtype, 6e4, shapes), full_of(dtype, 1.0, shapes)
-            pair.append(subject.update(large, subject.init(ones), ones)[0])
+            pair.append(subject.look(large, subject.init(ones), ones)[0])
         found.extend(differences(pair[0], pair[1], 0.02))
     if subject.builder.accepts("axis_name"):
         _split_over_a_mesh(subject, found)
@@ -109,7 +109,7 @@ def _split_over_a_mesh(subject: Subject, found: Evidence) -> None:
         mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
         shapes = {"kernel": (4, 3), "bias": (2,)}
         params, gradients = params_of(shapes=shapes), gradients_of(shapes=shapes, factor=10)
-        wanted, _ = subject.update(gradients, subject.init(params), params)
+        wanted, _ = subject.look(gradients, subject.init(params), params)
 
         def local(g: Any, p: Any) -> Any:
             return split.update(g, split.init(p), p)[0]
@@ -162,7 +162,7 @@ def zero_gradients(subject: Subject, found: Evidence) -> None:
         def two_steps(gradients: Any) -> jax.Array:
             state, total = subject.init(params), jnp.zeros(())
             for _ in range(2):
-                updates, state = subject.update(gradients, state, params)
+                updates, state = subject.look(gradients, state, params)
                 total = total + sum(jnp.sum(u) for u in jax.tree.leaves(updates))
             return total
 
@@ -196,7 +196,7 @@ def _check_spike(subject: Subject, found: Evidence, dtype: Any) -> None:
             found.extend(f"the state's {w}" for w in not_finite(state, start))
             last, again = updates, (state, moved)
     undisturbed = list(subject.run(params, usual))[-1][0]
-    once_more, _ = subject.update(spiked[1], *again)
+    once_more, _ = subject.look(spiked[1], *again)
     for path in _entries():
         was, now = _entry(undisturbed, path), _entry(last, path)
         spiky = path == ("layer", "kernel")

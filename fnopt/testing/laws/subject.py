@@ -50,13 +50,30 @@ class Subject:
             updates = jax.tree.map(lambda u: size * u if leaves.is_inexact(u) else u, updates)
         return apply_updates(params, updates)
 
+    def look(self, updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        """`update`, but for narrow params what they move by in the state, if it knows better."""
+        updates, after = self.update(updates, state, params)
+        return self._seen(updates, state, params, after), after
+
+    def _seen(self, updates: Any, state: Any, params: Any, after: Any) -> Any:
+        exact = self.builder.exact
+        if exact is None:
+            return updates
+
+        def moved(p: Any, u: Any, old: Any, new: Any) -> Any:
+            return new - old if leaves.is_inexact(p) and leaves.is_narrow(p.dtype) else u
+
+        ends = exact(state, params), exact(after, self.apply(params, updates))
+        return jax.tree.map(moved, params, updates, *ends)
+
     def run(self, params: Any, gradients: Any) -> Iterator[tuple[Any, Any, Any]]:
-        """(updates, state, params) after each step, eagerly."""
+        """(updates as `look` has them, state, params) after each step, eagerly."""
         state = self.init(params)
         for gradient in gradients:
-            updates, state = self.update(gradient, state, params)
-            params = self.apply(params, updates)
-            yield updates, state, params
+            updates, after = self.update(gradient, state, params)
+            seen = self._seen(updates, state, params, after)
+            params, state = self.apply(params, updates), after
+            yield seen, state, params
 
 
 # Trees

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec, Sharding
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding
 
 from fnopt import leaves, tree
 from fnopt.tree import PyTree
@@ -133,3 +133,47 @@ def _beside(param: Any, leaf: Any) -> Any:
     if not place.mesh.empty and sharding_of(leaf) != place:  # by the types of an explicit mesh
         leaf = jax.sharding.reshard(leaf, place)
     return jax.lax.select(_never(other), other.astype(leaf.dtype), leaf)
+
+
+# Reshapes of the last axis, which an explicit mesh wants to be told the sharding of
+
+
+def split_last(x: Any, parts: int, size: int) -> Any:
+    """The last axis as two, of `parts` and of `size`; the first keeps its split if it divides."""
+    shape = (*x.shape[:-1], parts, size)
+    spec = _spec(x)
+    if spec is None:
+        return x.reshape(shape)
+    if spec[-1] is not None and parts % _parts(jax.typeof(x).sharding.mesh, spec[-1]):
+        spec[-1] = None
+        x = jax.sharding.reshard(
+            x, NamedSharding(jax.typeof(x).sharding.mesh, PartitionSpec(*spec))
+        )
+    target = NamedSharding(jax.typeof(x).sharding.mesh, PartitionSpec(*spec, None))
+    return jnp.reshape(x, shape, out_sharding=target)
+
+
+def merge_last(x: Any) -> Any:
+    """The last two axes as one, split as the first of them is."""
+    shape = (*x.shape[:-2], x.shape[-2] * x.shape[-1])
+    spec = _spec(x)
+    if spec is None:
+        return x.reshape(shape)
+    target = NamedSharding(jax.typeof(x).sharding.mesh, PartitionSpec(*spec[:-1]))
+    return jnp.reshape(x, shape, out_sharding=target)
+
+
+def beside(x: Any, other: Any) -> Any:
+    """x in the sharding of an array of its shape, where a mesh is explicit."""
+    spec, wanted = _spec(x), _spec(other)
+    if wanted is None or spec == wanted:
+        return x
+    return jax.sharding.reshard(x, jax.typeof(other).sharding)
+
+
+def _spec(x: Any) -> list[Any] | None:
+    """The sharding in an array's type, an entry for each axis; None where there is none."""
+    sharding: Any = jax.typeof(x).sharding
+    if sharding.mesh.empty or not any(t == AxisType.Explicit for t in sharding.mesh.axis_types):
+        return None
+    return list(sharding.spec) + [None] * (x.ndim - len(sharding.spec))

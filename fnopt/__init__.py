@@ -11,8 +11,8 @@ from types import ModuleType as _ModuleType
 
 from fnopt import schedules as schedules
 from fnopt import tree as tree
+from fnopt.apply import apply_updates as apply_updates
 from fnopt.core import GradientTransformation as GradientTransformation
-from fnopt.core import apply_updates as apply_updates
 from fnopt.core import chain as chain
 from fnopt.core import composition as composition
 from fnopt.core import gradient_transformation as gradient_transformation
@@ -87,6 +87,10 @@ from fnopt.optimizers.lars import lars as lars
 from fnopt.optimizers.lars import scale_by_lars as scale_by_lars
 from fnopt.optimizers.lion import lion as lion
 from fnopt.optimizers.lion import scale_by_lion as scale_by_lion
+from fnopt.optimizers.low_bit import adamw_4bit as adamw_4bit
+from fnopt.optimizers.low_bit import adamw_8bit as adamw_8bit
+from fnopt.optimizers.low_bit import adamw_bf16_state as adamw_bf16_state
+from fnopt.optimizers.low_bit import lion_8bit as lion_8bit
 from fnopt.optimizers.madgrad import madgrad as madgrad
 from fnopt.optimizers.madgrad import scale_by_madgrad as scale_by_madgrad
 from fnopt.optimizers.mars import mars_adamw as mars_adamw
@@ -176,8 +180,8 @@ from fnopt.state import find as find
 from fnopt.state import named_arrays as named_arrays
 from fnopt.state import restore as restore
 from fnopt.state import step_count as step_count
-from fnopt.state import summary as summary
 from fnopt.state import tree_get as tree_get
+from fnopt.summaries import summary as summary
 from fnopt.surgery import carry_over as carry_over
 from fnopt.surgery import reset as reset
 from fnopt.surgery import resize as resize
@@ -257,6 +261,7 @@ from fnopt.wrappers.precision import split_master as split_master
 from fnopt.wrappers.sam import asam as asam
 from fnopt.wrappers.sam import sam as sam
 from fnopt.wrappers.schedule_free import schedule_free as schedule_free
+from fnopt.wrappers.store import store as store
 
 if _typing.TYPE_CHECKING:
     from fnopt import losses as losses

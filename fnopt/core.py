@@ -1,4 +1,4 @@
-"""The protocol and its boundary: `GradientTransformation`, `chain`, `apply_updates`.
+"""The protocol and its boundary: `GradientTransformation`, `chain`.
 
 A factory is written as the paper's mathematics on clean trees and decorated once. The decorator
 gives it the recipe, the hyperparameters, the dtypes, the leaves, the errors and the sharding that
@@ -29,6 +29,7 @@ from fnopt.rule import (
     name_of,
     routes_of,
 )
+from fnopt.storage import marked, narrower, stored
 from fnopt.tree import PyTree
 
 P = ParamSpec("P")
@@ -93,12 +94,15 @@ def gradient_transformation(
     or `Tunable`; the rule sees a Python float or a weakly typed scalar. Arguments that are
     transformations (also in lists, tuples and dicts) reach the rule as `Rule`s.
 
+    A parameter annotated `StoredMean` or the like names the dtype or codec that a field of the
+    state is kept in; the rule need not read it.
+
     Args:
       factory: the function to decorate.
       per_example: the rule takes gradients of single examples, with one batch axis in front, and
         gives updates without it: `@partial(gradient_transformation, per_example=True)`.
     """
-    signature, kinds = inspect.signature(factory), kinds_of(factory)
+    signature, kinds, marks = inspect.signature(factory), kinds_of(factory), marked(factory)
 
     @functools.wraps(factory)
     def build(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
@@ -114,6 +118,10 @@ def gradient_transformation(
 
         rule = make(given.static) if given.is_static else _controlled(name, given, make, members)
         each = per_example or rule.per_example
+        names = {field: narrower(name, inner[word]) for word, field in marks.items()}
+        codes = {field: code for field, code in names.items() if code}
+        if codes:
+            rule = stored(rule, codes, own=True)
         return _wrap(rule._replace(per_example=each), build, arguments)
 
     build.kinds = kinds  # type: ignore[attr-defined]
@@ -128,12 +136,14 @@ def composition(
     Validates its arguments under its own name and hands them on as they are: schedules and
     `Tunable`s arrive at the rule that takes them.
     """
-    signature, kinds = inspect.signature(factory), kinds_of(factory)
+    signature, kinds, marks = inspect.signature(factory), kinds_of(factory), marked(factory)
 
     @functools.wraps(factory)
     def build(*args: P.args, **kwargs: P.kwargs) -> GradientTransformation:
         arguments = bind(signature, factory.__name__, args, kwargs)
         Hyperparameters(factory.__name__, kinds, arguments)
+        for word in marks:
+            narrower(factory.__name__, arguments.arguments[word])
         call = inspect.BoundArguments(signature, label(kinds, arguments.arguments))  # type: ignore[arg-type]
         result = factory(*call.args, **call.kwargs)
         return _wrap(result.rule._replace(name=factory.__name__), build, arguments)
@@ -277,30 +287,6 @@ def _controlled(
 
 
 # Composition
-
-
-def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
-    """params + updates, added in the compute dtype and cast to the params' dtypes last.
-
-    Leaves that are not float or complex arrays, and leaves whose update is None, stay as they
-    are.
-
-    Raises:
-      ValueError: where structures or shapes differ, naming the leaf.
-    """
-    leaves.require_same_structure("apply_updates", ("updates", "params"), updates, params)
-    old, treedef = leaves.flatten(params)
-    new = leaves.flatten(updates)[0]
-    live = [leaves.is_inexact(p) and u is not None for p, u in zip(old, new)]
-    leaves.require_same_shapes("apply_updates", updates, params, none_allowed=True)
-    pairs = [(p, u) for p, u, on in zip(old, new, live) if on]
-
-    def add(p: Any, u: Any) -> jax.Array:
-        compute = leaves.compute_dtype(leaves.dtype_of(p))
-        return leaves.cast(leaves.cast(p, compute) + leaves.cast(u, compute), leaves.dtype_of(p))
-
-    added = iter(tree.map(add, [p for p, _ in pairs], [u for _, u in pairs]))
-    return treedef.unflatten(next(added) if on else p for p, on in zip(old, live))
 
 
 def is_stateless(state: PyTree) -> bool:

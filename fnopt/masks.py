@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -91,6 +92,23 @@ def chosen(mask: Any, params: PyTree, owner: str = "mask") -> PyTree:
         raise TypeError(f"{owner}: a mask's leaves must be bools, known when traced, got {x!r}")
 
     return jax.tree.map(as_bool, spread(owner, "mask", given, params))
+
+
+def meant(owner: str, where: Any, params: PyTree) -> set[tuple[Any, ...]]:
+    """The paths of the leaves that are meant: by a regular expression, a mask, or a function.
+
+    Raises:
+      ValueError: where an expression is found in no path, or a mask does not fit.
+    """
+    pairs = jax.tree_util.tree_flatten_with_path(params)[0]
+    if isinstance(where, str):
+        found = {p for p, _ in pairs if re.search(where, tree.path_name(p))}
+        if not found:
+            names = ", ".join(tree.path_name(p) for p, _ in pairs)
+            raise ValueError(f"{owner}: {where!r} is found in no path; the paths are {names}")
+        return found
+    mask = chosen(where, params, owner)
+    return {p for p, on in jax.tree_util.tree_flatten_with_path(mask)[0] if on}
 
 
 def _is_bool_array(x: Any) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -11,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnopt import leaves, tree
-from fnopt.core import GradientTransformation
+from fnopt import codecs, leaves, tree
 from fnopt.placement import sharding_of
-from fnopt.rule import inside, is_transformation, routed
+from fnopt.storage import recoded
 from fnopt.tree import PyTree
 
 S = TypeVar("S")
@@ -101,6 +98,7 @@ def eval_params(state: PyTree, params: PyTree) -> PyTree:
     A state class takes part by a method `eval_params(params) -> params`; it is called through any
     nesting of chains and wrappers. The result has the params' dtypes.
     """
+    state = codecs.decoded(state)
     for _, node in tree.nodes(state, lambda x: hasattr(type(x), "eval_params")):
         params = node.eval_params(params)
     return params
@@ -118,6 +116,9 @@ def named_arrays(state: PyTree) -> dict[str, jax.Array]:
 def restore(state_like: PyTree, arrays: Mapping[str, Any]) -> PyTree:
     """A state with the structure, dtypes and shardings of `state_like` and the values of `arrays`.
 
+    Arrays that `store` kept in another codec, or in blocks of another size, are decoded and encoded
+    anew.
+
     Args:
       state_like: a fresh state, or an abstract one of `jax.eval_shape(optimizer.init, params)`.
       arrays: what `named_arrays` gave, as JAX or NumPy arrays.
@@ -126,6 +127,7 @@ def restore(state_like: PyTree, arrays: Mapping[str, Any]) -> PyTree:
       ValueError: listing every name that is missing, every one that is unknown, and every array
         whose shape or kind of dtype differs.
     """
+    arrays = recoded(state_like, arrays)
     pairs = jax.tree_util.tree_flatten_with_path(state_like)[0]
     wanted = {tree.path_name(path): leaf for path, leaf in pairs}
     problems = [f"missing: {name}" for name in wanted if name not in arrays]
@@ -149,119 +151,3 @@ def restore(state_like: PyTree, arrays: Mapping[str, Any]) -> PyTree:
             value = jax.device_put(value, sharding)
         values.append(value)
     return jax.tree.unflatten(jax.tree.structure(state_like), values)
-
-
-# What an optimizer will keep
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One line of a summary: a leaf of the params, or state that belongs to no leaf."""
-
-    path: str
-    shape: str
-    rule: str
-    state: str
-    bytes: int
-    sharding: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """Which rule each leaf got, and its state; prints as a table.
-
-    Attributes:
-      rows: one for each leaf of the params, then one for the state that belongs to no leaf.
-      param_bytes: the params' size in bytes.
-      state_bytes: the whole state's size in bytes.
-    """
-
-    rows: tuple[Row, ...]
-    param_bytes: int
-    state_bytes: int
-
-    def __str__(self) -> str:
-        head = ("leaf", "shape", "rule", "state", "bytes", "sharding")
-        body = [(r.path, r.shape, r.rule, r.state, f"{r.bytes:,}", r.sharding) for r in self.rows]
-        widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-        lines = [
-            "  ".join(w.ljust(n) for w, n in zip(line, widths)).rstrip() for line in [head, *body]
-        ]
-        ratio = self.state_bytes / self.param_bytes if self.param_bytes else 0.0
-        total = (
-            f"params {self.param_bytes:,} bytes, state {self.state_bytes:,} bytes "
-            f"({ratio:.2f} of the params)"
-        )
-        return "\n".join([*lines, total])
-
-
-def summary(optimizer: GradientTransformation, params: PyTree) -> Summary:
-    """A table of which rule each leaf of `params` gets, its state's bytes, dtypes and sharding.
-
-    Nothing is allocated: params may be arrays or `jax.ShapeDtypeStruct`s.
-
-    Raises:
-      TypeError: if `optimizer` is no transformation.
-    """
-    if not is_transformation(optimizer):
-        raise TypeError(f"summary: expected a transformation, got {optimizer!r}")
-    abstract = jax.tree.map(_abstract, params)
-    state = optimizer.init(abstract)
-    pairs = jax.tree_util.tree_flatten_with_path(abstract, is_leaf=tree.is_none)[0]
-    inexact = jax.tree.map(lambda x: x if leaves.is_inexact(x) else None, abstract)
-    routes = iter(jax.tree.leaves(routed(inside(optimizer, "summary"), inexact)))
-    below: dict[Any, list[Any]] = {}
-    shared = []
-    for path, leaf, param_path, param in tree.align(state, inexact):
-        if param is None:
-            shared.append((path, leaf))
-        else:
-            below.setdefault(param_path, []).append((path, leaf))
-    rows = []
-    for path, leaf in pairs:
-        own = below.get(path, [])
-        seen = leaves.is_inexact(leaf)
-        rows.append(
-            Row(
-                jax.tree_util.keystr(path) or "params",
-                leaves.describe(leaf) if hasattr(leaf, "shape") else type(leaf).__name__,
-                next(routes) if seen else "passed through",
-                ", ".join(f"{_field(p, path)} {leaves.describe(x)}" for p, x in own) or "-",
-                sum(map(_bytes, (x for _, x in own))),
-                _sharding(leaf),
-            )
-        )
-    if shared:
-        words = ", ".join(dict.fromkeys(tree.key_name(p[-1]) for p, _ in shared if p))
-        rows.append(Row("(shared)", "", "", words, sum(_bytes(x) for _, x in shared), ""))
-    param_bytes = sum(_bytes(x) for _, x in pairs if hasattr(x, "shape"))
-    return Summary(tuple(rows), param_bytes, sum(map(_bytes, jax.tree.leaves(state))))
-
-
-def _abstract(x: Any) -> Any:
-    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-        return (
-            jax.ShapeDtypeStruct((), jnp.result_type(type(x)))
-            if isinstance(x, float | complex)
-            else x
-        )
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding_of(x))
-
-
-def _field(path: tuple[Any, ...], param_path: tuple[Any, ...]) -> str:
-    """The state's field that a leaf stands in: the last word before the parameter's own path."""
-    for start in range(len(path) - len(param_path), -1, -1):
-        if path[start : start + len(param_path)] == param_path and start > 0:
-            return tree.key_name(path[start - 1])
-    return tree.path_name(path)
-
-
-def _bytes(x: Any) -> int:
-    return math.prod(x.shape) * jnp.dtype(x.dtype).itemsize
-
-
-def _sharding(x: Any) -> str:
-    sharding = getattr(x, "sharding", None)
-    if sharding is None:
-        return "-"
-    return str(getattr(sharding, "spec", None) or "one device").replace("PartitionSpec", "P")

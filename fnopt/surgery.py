@@ -5,7 +5,6 @@ Each returns a state that the optimizer accepts, or raises an error that says wh
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import jax
@@ -15,19 +14,6 @@ import numpy as np
 from fnopt import leaves, masks, tree
 from fnopt.core import GradientTransformation
 from fnopt.tree import PyTree
-
-
-def _meant(owner: str, where: Any, params: PyTree) -> set[tuple[Any, ...]]:
-    """The paths of the leaves that are meant: by a regular expression, a mask, or a function."""
-    pairs = jax.tree_util.tree_flatten_with_path(params)[0]
-    if isinstance(where, str):
-        found = {p for p, _ in pairs if re.search(where, tree.path_name(p))}
-        if not found:
-            names = ", ".join(tree.path_name(p) for p, _ in pairs)
-            raise ValueError(f"{owner}: {where!r} is found in no path; the paths are {names}")
-        return found
-    mask = masks.chosen(where, params, owner)
-    return {p for p, on in jax.tree_util.tree_flatten_with_path(mask)[0] if on}
 
 
 def _clean(params: PyTree) -> PyTree:
@@ -65,7 +51,7 @@ def reset(
     if where is None:
         return jax.tree.map(_like, fresh, state)
     cleaned = _clean(params)
-    meant = _meant("reset", where, cleaned)
+    meant = masks.meant("reset", where, cleaned)
     new = iter(jax.tree.leaves(fresh))
     result = [
         _like(n, old) if param_path in meant and param is not None else old

@@ -284,6 +284,26 @@ def align(state: PyTree, params: PyTree) -> list[tuple[tuple[Any, ...], Any, tup
     return list(walk((), state))
 
 
+def field_of(path: Sequence[Any], param_path: Sequence[Any]) -> str:
+    """The field that a state's leaf stands in: the last word before the parameter's own path."""
+    for start in range(len(path) - len(param_path), 0, -1):
+        if tuple(path[start : start + len(param_path)]) == tuple(param_path):
+            return key_name(path[start - 1])
+    return path_name(path)
+
+
+def field_names(state: PyTree) -> set[str]:
+    """The names of all fields of the tuples in a state, of those that are None too."""
+    names: set[str] = set()
+
+    def visit(node: Any) -> bool:
+        names.update(getattr(node, "_fields", ()))
+        return False
+
+    jax.tree.leaves(state, is_leaf=visit)
+    return names
+
+
 def is_like(leaf: Any, param: Any) -> bool:
     """Whether a state leaf has the form that the state law gives a parameter's leaf."""
     a, b = np.shape(leaf), np.shape(param)

@@ -22,6 +22,7 @@ import jax
 from fnopt import tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
+from fnopt.storage import StoredMean
 from fnopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -39,7 +40,7 @@ def scale_by_adam(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: StoredMean = None,
     *,
     nesterov: bool = False,
 ) -> Any:
@@ -50,8 +51,8 @@ def scale_by_adam(
       b2: β₂ in [0, 1), the decay of the mean square.
       eps: ε, outside the root.
       eps_root: added inside the root, for derivatives through the update.
-      mu_dtype: the dtype that m is stored in; None for the compute dtype, where arithmetic stays.
-        The m of a complex leaf stays complex.
+      mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype,
+        which is that of the arithmetic in any case.
       nesterov: let the mean look one step ahead.
 
     Memory: two values per parameter; one with b1=0.
@@ -59,7 +60,7 @@ def scale_by_adam(
     no_mean = tree.is_static_zero(b1)
 
     def init(params: Any) -> AdamState:
-        mu = None if no_mean else tree.zeros_like(params, mu_dtype)
+        mu = None if no_mean else tree.zeros_like(params)
         return AdamState(tree.zero_count(), mu, tree.real_zeros_like(params))
 
     def update(updates: Any, state: AdamState) -> Any:
@@ -71,7 +72,7 @@ def scale_by_adam(
         def step(g: jax.Array, m: jax.Array | None, v: jax.Array) -> tuple[Any, ...]:
             v = b2 * v + (1 - b2) * tree.squared(g)
             g = tree.saturate(g)
-            m = g if m is None else b1 * m.astype(g.dtype) + (1 - b1) * g
+            m = g if m is None else b1 * m + (1 - b1) * g
             m_hat = b1 * c1_next * m + (1 - b1) * c1 * g if nesterov else c1 * m
             return m_hat / (tree.sqrt(c2 * v + eps_root) + eps), m, v
 
@@ -89,7 +90,7 @@ def adam(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: StoredMean = None,
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
@@ -101,7 +102,7 @@ def adam(
       b2: β₂ in [0, 1).
       eps: ε, outside the root.
       eps_root: added inside the root.
-      mu_dtype: the dtype that m is stored in; None for the compute dtype.
+      mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype.
       nesterov: let the mean look one step ahead.
 
     >>> import fnopt

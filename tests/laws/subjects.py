@@ -92,6 +92,8 @@ WRAPPERS = {
     "selective_transform": lambda o: Builder(fnopt.selective_transform, o, freeze_mask=matrices),
     "split_master": lambda o: Builder(fnopt.split_master, o).knowing(fnopt.master_params),
     "split_real_and_imaginary": lambda o: Builder(fnopt.split_real_and_imaginary, o),
+    # the codes of the last step are copied, for the params are computed after they are overwritten
+    "store": lambda o: Builder(fnopt.store, o, {"mu": "int8"}, min_size=0).allowing(0.28),
     "swa": lambda o: Builder(fnopt.swa, o, 1, 2),
 }
 
@@ -308,6 +310,19 @@ CONFIGURATIONS = {
         hessian_diagonal_fn=fnopt.gauss_newton_bartlett_estimator_diag_hessian(),
         bias_correction=True,
     ).calling(logits_fn=logits, key=jax.random.key(0)),
+    "store of both moments": Builder(
+        fnopt.store, fnopt.adamw(0.01), {"mu": "int8", "nu": "uint8"}, block=2, min_size=0
+    ).allowing(2.6),  # of two entries a scale is the larger part
+    "adamw_8bit of small leaves": Builder(fnopt.adamw_8bit, 0.01, min_size=0).allowing(0.53),
+    "store in 4 bits": Builder(
+        fnopt.store, fnopt.adamw(0.01), {"mu": "int4", "nu": "uint4"}, min_size=0
+    ).allowing(0.28),
+    "store in narrow floats": Builder(
+        fnopt.store, fnopt.adamw(0.01), {"mu": "bfloat16", "nu": "bfloat16"}, min_size=0
+    ).allowing(1.01),
+    "store of iterates": Builder(
+        fnopt.store, fnopt.schedule_free_sgd(0.01), {"z": "bfloat16", "x": "bfloat16"}, min_size=0
+    ).allowing(1.01),
     "trace with nesterov": Builder(fnopt.trace, 0.9, nesterov=True),
     "adam scheduled": Builder(fnopt.adam, fnopt.schedules.cosine_decay_schedule(0.01, 100)),
     "adam tunable": Builder(fnopt.adam, fnopt.Tunable(0.01), b1=fnopt.Tunable(0.9)),
@@ -388,6 +403,11 @@ BOUNDS = {
     # Newton-Schulz has a matrix, its successor and their Gram matrix, here a quarter of them
     "scale_by_scion": 2.3,
     "scion": 2.3,
+    # copies of the codes of the last step
+    "adamw_8bit": 0.53,
+    "adamw_4bit": 0.28,
+    "adamw_bf16_state": 1.01,
+    "lion_8bit": 0.28,
     # one byte for each entry of the largest leaf says whether it is NaN
     "zero_nans": 0.26,
 }

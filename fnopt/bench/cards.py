@@ -106,6 +106,15 @@ CARDS = {
     "adamw": Card(
         Run("1", 1e-6), Run("0.1", 1e-6), Run("", 0.05), "the decay pulls off the minimum"
     ),
+    "adamw_4bit": Card(
+        Run("1", 1e-6), Run("0.1", 1e-6), Run("", 0.05), "the decay pulls off the minimum"
+    ),
+    "adamw_8bit": Card(
+        Run("1", 1e-6), Run("0.1", 1e-6), Run("", 0.05), "the decay pulls off the minimum"
+    ),
+    "adamw_bf16_state": Card(
+        Run("1", 1e-6), Run("0.1", 1e-6), Run("", 0.05), "the decay pulls off the minimum"
+    ),
     "adan": Card(Run("5", 0.001), Run("0.01", 5e-6), Run("", 0.005)),
     "ademamix": Card(
         Run("5", 2e-5),
@@ -157,6 +166,12 @@ CARDS = {
         "its steps do not shrink by themselves",
     ),
     "lion": Card(
+        Run("cosine:0.5", 0.005),
+        Run("cosine:0.02", 3e-6),
+        Run("", 0.05),
+        "signs do not shrink by themselves",
+    ),
+    "lion_8bit": Card(
         Run("cosine:0.5", 0.005),
         Run("cosine:0.02", 3e-6),
         Run("", 0.05),

@@ -20,6 +20,7 @@ COMMANDS = {
     "landscape": ("fnopt.landscape.command", "draw the paths of optimizers over a surface"),
     "schedule": ("fnopt.schedules.command", "draw a schedule and print its values"),
     "check": ("fnopt.testing.command", "say which laws an optimizer keeps"),
+    "memory": ("fnopt.memory.command", "say what a training step needs in memory"),
     "bench": ("fnopt.bench.command", "measure what a step of every optimizer costs"),
 }
 """Name -> module with `add_arguments(parser)` and `run(args) -> int`, and a line of help."""

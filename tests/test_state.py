@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
 import fnopt
 from fnopt.optimizers.adam import AdamState
@@ -109,35 +108,3 @@ def test_restore_lists_everything_that_does_not_fit():
     assert "unknown: stranger" in text
     assert "shape: adamw/scale_by_adam/nu/w is (3,), expected (4, 2)" in text
     assert "dtype: adamw/scale_by_adam/mu/b/0 is int32[2], expected float32[2]" in text
-
-
-# Summary
-
-
-def test_summary_tells_bytes_rules_and_sharding():
-    table = fnopt.summary(optimizer(), PARAMS)
-    rows = {row.path: row for row in table.rows}
-    assert rows["['w']"].bytes == 2 * 4 * 8
-    assert rows["['w']"].rule == "chain"
-    assert rows["['i']"].rule == "passed through"
-    assert rows["(shared)"].bytes == 12
-    assert table.state_bytes == sum(
-        x.size * x.dtype.itemsize for x in jax.tree.leaves(optimizer().init(PARAMS))
-    )
-    assert table.state_bytes == sum(row.bytes for row in table.rows)
-    assert "mu float32[4,2]" in str(table)
-
-
-def test_summary_of_abstract_params_allocates_nothing():
-    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
-    sharding = NamedSharding(mesh, PartitionSpec("x", "y"))
-    huge = {"w": jax.ShapeDtypeStruct((10**6, 10**5), jnp.bfloat16, sharding=sharding)}
-    table = fnopt.summary(fnopt.adamw(1e-3), huge)
-    assert table.state_bytes == 2 * 4 * 10**11 + 12
-    assert "P('x', 'y')" in str(table)
-
-
-def test_summary_of_a_single_array():
-    table = fnopt.summary(fnopt.adam(1e-3), jnp.ones((2, 3)))
-    assert table.rows[0].bytes == 48
-    assert table.state_bytes == 60

@@ -18,7 +18,7 @@ import numpy as np
 
 from fnopt import losses, mlp
 from fnopt.core import GradientTransformation
-from fnopt.state import summary as state_summary
+from fnopt.summaries import summary as state_summary
 from fnopt.training.checkpoints import Checkpoints, digest, to_numpy
 from fnopt.training.choices import build
 from fnopt.training.data import Dataset

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fnopt.apply import apply_updates
 from fnopt.bench import trees
-from fnopt.core import apply_updates
 from fnopt.leaves import nbytes
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from fnopt import mlp
-from fnopt.core import apply_updates
+from fnopt.apply import apply_updates
 from fnopt.hyperparameters import hyperparameters
 from fnopt.optimizers.adam import adam
 from fnopt.training.epoch import make_epoch

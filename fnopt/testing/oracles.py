@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnopt.core import GradientTransformation, apply_updates
+from fnopt.apply import apply_updates
+from fnopt.core import GradientTransformation
 
 Leaves = dict[str, np.ndarray]
 SHAPES = {"matrix": (4, 3), "vector": (5,), "cube": (2, 3, 2), "scalar": ()}

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from fnopt import leaves, tree
-from fnopt.core import GradientTransformation, apply_updates
+from fnopt.apply import apply_updates
+from fnopt.core import GradientTransformation
 from fnopt.hyperparameters import hyperparameters
 from fnopt.optimizers.adahessian import hutchinson
 from fnopt.rule import is_transformation

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from fnopt.core import apply_updates
+from fnopt.apply import apply_updates
 from fnopt.optimizers.optimistic_adam_v2 import optimistic_adam_v2
 from fnopt.testing.oracles import largest_error, leafwise
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnopt.core import apply_updates
+from fnopt.apply import apply_updates
 from fnopt.testing.laws.law import Evidence
 from fnopt.testing.laws.subject import (
     Subject,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnopt import leaves, tree
-from fnopt.core import apply_updates
+from fnopt.apply import apply_updates
 from fnopt.testing.laws.builder import Builder
 
 SHAPES = {"layer": {"kernel": (4, 3), "bias": (3,)}, "cube": (2, 3, 2), "gain": ()}

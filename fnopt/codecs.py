@@ -32,6 +32,7 @@ import numpy as np
 
 from fnopt import curves
 from fnopt.placement import beside, merge_last, split_last
+from fnopt.rounding import nearest
 
 BLOCK = 128
 """How many entries share a scale, where nothing else is said."""
@@ -132,8 +133,7 @@ def narrowed(x: jax.Array, dtype: Any, bits: jax.Array | None) -> jax.Array:
     """x in a narrow float dtype: the nearest, or by chance with `bits`; finite if x is."""
     if bits is not None:
         return round_stochastically(x, dtype, bits)
-    most = float(jnp.finfo(dtype).max)
-    return jnp.where(jnp.isfinite(x), jnp.clip(x, -most, most), x).astype(dtype)
+    return nearest(x, dtype).astype(dtype)
 
 
 # Codes with a scale for each block

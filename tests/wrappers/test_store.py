@@ -135,7 +135,7 @@ def test_a_second_moment_in_bfloat16_decays():
 
 
 def test_an_average_of_params_in_bfloat16_follows():
-    """The mean of a parameter that moves by 1e-4 of itself in a step."""
+    """The mean of a parameter that moves by 1e-4 in a step, to half a step of bfloat16 or so."""
     params = {"w": jnp.ones(512)}
     optimizer = fnopt.ema_params(fnopt.sgd(1.0), 0.999)
 
@@ -150,7 +150,7 @@ def test_an_average_of_params_in_bfloat16_follows():
 
     wanted = end(optimizer)
     found = end(store(optimizer, {"average": "bfloat16"}, min_size=0))
-    np.testing.assert_allclose(found.mean(), wanted.mean(), rtol=0.002)
+    np.testing.assert_allclose(found.mean(), wanted.mean(), rtol=0.004)
 
 
 def test_eval_params_reads_codes():

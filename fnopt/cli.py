@@ -21,7 +21,7 @@ COMMANDS = {
     "schedule": ("fnopt.schedules.command", "draw a schedule and print its values"),
     "check": ("fnopt.testing.command", "say which laws an optimizer keeps"),
     "memory": ("fnopt.memory.command", "say what a training step needs in memory"),
-    "bench": ("fnopt.bench.command", "measure what a step of every optimizer costs"),
+    "bench": ("fnopt.bench.command", "measure what steps cost, and what low precision loses"),
 }
 """Name -> module with `add_arguments(parser)` and `run(args) -> int`, and a line of help."""
 

@@ -9,53 +9,110 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fnopt.bench import costs, costs_page
+from fnopt.bench import costs, costs_page, precision, precision_page
 from fnopt.training.choices import nearest
 from fnopt.training.errors import CommandError
+from fnopt.training.options import require
+
+OWN = {"costs": ("tree", "rounds"), "precision": ("tasks", "seeds", "steps")}
+"""Benchmark -> the options that it has alone."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options to a parser."""
-    what = "costs: bytes, memory and compile time of a step, beside optax where it is installed"
+    what = (
+        "costs: bytes, memory and compile time of a step, beside optax where it is installed; "
+        "precision: losses of training in low precision"
+    )
     add = parser.add_argument
-    add("benchmark", choices=("costs",), metavar="BENCHMARK", help=what)
+    add("benchmark", choices=tuple(OWN), metavar="BENCHMARK", help=what)
     add("--out", type=Path, metavar="FILE", help="the page to write, or to bring up to date")
-    add("--only", metavar="NAMES", help="configurations, with commas between (all)")
-    add("--tree", choices=list(costs.TREES), action="append", help="of the params; again for more")
-    add("--rounds", type=int, default=3, help="compilations to take medians of (%(default)s)")
+    add("--only", metavar="NAMES", help="configurations or settings, with commas between (all)")
+    more = parser.add_argument_group("costs").add_argument
+    more("--tree", choices=list(costs.TREES), action="append", help="of the params; again for more")
+    more("--rounds", type=int, help="compilations to take medians of (3)")
+    more = parser.add_argument_group("precision").add_argument
+    more("--tasks", metavar="NAMES", help=f"of {', '.join(precision.TASKS)} (all)")
+    more("--seeds", type=int, help="runs of each setting (3)")
+    more("--steps", type=int, help="of each run (as many as the task has)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command: measures, and prints or writes the page.
 
     Raises:
-      CommandError: an unknown configuration, or a number out of range.
+      CommandError: an unknown name, a number out of range, or an option of another benchmark.
     """
-    if args.rounds < 1:
-        raise CommandError(f"--rounds must be at least 1, got {args.rounds}")
-    found = costs.configurations()
-    names = list(found) if args.only is None else [n.strip() for n in args.only.split(",")]
-    for name in names:
-        if name not in found:
-            raise CommandError(f"unknown configuration {name!r}; {nearest(name, found)}")
-    chosen = list(dict.fromkeys(args.tree or costs.TREES))
+    for benchmark, options in OWN.items():
+        for option in options:
+            value = getattr(args, option)
+            if value is not None and benchmark != args.benchmark:
+                raise CommandError(f"--{option} is an option of fnopt bench {benchmark}")
+            if isinstance(value, int) and value < 1:
+                raise CommandError(f"--{option} must be at least 1, got {value}")
     if args.out is not None and not args.out.parent.is_dir():
         raise CommandError(f"--out {args.out}: there is no folder {args.out.parent}")
+    page = {"costs": run_costs, "precision": run_precision}[args.benchmark](args)
+    print(f"wrote {args.out}" if args.out else page.rstrip())
+    return 0
+
+
+def run_costs(args: argparse.Namespace) -> str:
+    """The page of costs; with `--out` it is written after each row."""
+    found = costs.configurations()
+    names = listed("configuration", args.only, found)
+    chosen = list(dict.fromkeys(args.tree or costs.TREES))
     old = costs_page.rows_on(args.out.read_text()) if args.out and args.out.exists() else {}
     command = "fnopt bench costs" + (f" --out {args.out}" if args.out else "")
-    tables: dict[str, dict[str, costs.Row]] = {}
+    page = ""
     with progress(len(chosen) * len(names)) as show:
         for where in chosen:
             tree = costs.TREES[where][1]()
             for name in names:
                 show(f"{where}: {name}")
-                row = costs.measure(found[name], tree, args.rounds)
+                row = costs.measure(found[name], tree, args.rounds or 3)
                 old.setdefault(where, {})[name] = row
-                tables = in_order(old, found)
+                page = costs_page.page(in_order(old, found), command)
                 if args.out is not None:
-                    args.out.write_text(costs_page.page(tables, command))
-    print(f"wrote {args.out}" if args.out else costs_page.page(tables, command).rstrip())
-    return 0
+                    args.out.write_text(page)
+    return page
+
+
+def run_precision(args: argparse.Namespace) -> str:
+    """The page of losses; with `--out` it and its picture are written after each task."""
+    names = listed("setting", args.only, precision.SETTINGS)
+    tasks = listed("task", args.tasks, precision.TASKS)
+    old = precision_page.sections_on(args.out.read_text()) if args.out and args.out.exists() else {}
+    command = "fnopt bench precision" + (f" --out {args.out}" if args.out else "")
+    picture = args.out.with_suffix(".png") if args.out else Path("precision.png")
+    require({"sklearn": "scikit-learn"} | ({"matplotlib": "matplotlib"} if args.out else {}))
+    page = ""
+    with progress(len(tasks) * (len(precision.RATES) + len(set(names) - {precision.BASE}))) as show:
+        for task in tasks:
+            try:
+                section = precision.measure(task, names, args.seeds or 3, args.steps, show)
+            except FileNotFoundError as error:
+                raise CommandError(str(error)) from None
+            old[task] = precision.joined(old.get(task), section)
+            sections = {name: old[name] for name in precision.TASKS if name in old}
+            page = precision_page.page(sections, command, picture.name)
+            if args.out is not None:
+                args.out.write_text(page)
+                precision_page.draw(sections, picture)
+    return page
+
+
+def listed(kind: str, words: str | None, known: Mapping[str, Any]) -> list[str]:
+    """The names in words with commas between; all that are known if there are none.
+
+    Raises:
+      CommandError: a name is not known.
+    """
+    names = list(known) if words is None else [name.strip() for name in words.split(",")]
+    for name in names:
+        if name not in known:
+            raise CommandError(f"unknown {kind} {name!r}; {nearest(name, known)}")
+    return names
 
 
 def in_order(

@@ -29,6 +29,7 @@ from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Bound, Decay, LearningRate, NonNegative
 from fnopt.masks import chosen
+from fnopt.storage import StoredMean
 from fnopt.transforms.factored import Factored, factored_zeros, large_leaves, weight_of_new
 from fnopt.transforms.scaling import scale_by_learning_rate
 
@@ -55,6 +56,7 @@ def scale_by_adafactor(
     multiply_by_parameter_scale: bool = True,
     clipping_threshold: Bound | None = 1.0,
     momentum: Decay | None = None,
+    dtype_momentum: StoredMean = None,
     weight_decay_rate: NonNegative | None = None,
     eps: NonNegative = 1e-30,
     factored: bool = True,
@@ -71,6 +73,8 @@ def scale_by_adafactor(
       multiply_by_parameter_scale: multiply the update by max(10⁻³, RMS(θ)) of the leaf.
       clipping_threshold: d, the largest RMS of a leaf's update, or None.
       momentum: β₁ in [0, 1), or None for none.
+      dtype_momentum: the dtype or codec that m is stored in, as in `store`; None for the compute
+        dtype.
       weight_decay_rate: λ ≥ 0, or None for none.
       eps: ε, added to g².
       factored: False keeps v whole for every leaf.
@@ -129,6 +133,7 @@ def adafactor(
     multiply_by_parameter_scale: bool = True,
     clipping_threshold: Bound | None = 1.0,
     momentum: Decay | None = None,
+    dtype_momentum: StoredMean = None,
     weight_decay_rate: NonNegative | None = None,
     eps: NonNegative = 1e-30,
     factored: bool = True,
@@ -144,6 +149,8 @@ def adafactor(
       multiply_by_parameter_scale: multiply the update by max(10⁻³, RMS(θ)) of the leaf.
       clipping_threshold: d, the largest RMS of a leaf's update, or None.
       momentum: β₁ in [0, 1), or None for none.
+      dtype_momentum: the dtype or codec that m is stored in, as in `store`; None for the compute
+        dtype.
       weight_decay_rate: λ ≥ 0, multiplied by the learning rate, or None for none.
       eps: ε, added to g².
       factored: False keeps v whole for every leaf.
@@ -161,6 +168,7 @@ def adafactor(
         multiply_by_parameter_scale,
         clipping_threshold,
         momentum,
+        dtype_momentum,
         weight_decay_rate,
         eps,
         factored,

@@ -16,6 +16,7 @@ from typing import Any
 from fnopt.core import GradientTransformation, chain, composition
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
 from fnopt.optimizers.adam import scale_by_adam
+from fnopt.storage import StoredMean
 from fnopt.transforms.decay import decay_and_rate
 
 
@@ -26,7 +27,7 @@ def adamw(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: StoredMean = None,
     weight_decay: NonNegative = 1e-4,
     mask: Any = None,
     *,
@@ -41,7 +42,7 @@ def adamw(
       b2: β₂ in [0, 1).
       eps: ε, outside the root.
       eps_root: added inside the root.
-      mu_dtype: the dtype that m is stored in; None for the compute dtype.
+      mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype.
       weight_decay: λ ≥ 0, multiplied by the learning rate unless `decay` is "independent".
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.

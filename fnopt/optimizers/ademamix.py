@@ -31,6 +31,7 @@ from fnopt.core import GradientTransformation, chain, composition, gradient_tran
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
 from fnopt.schedules.arguments import number, steps
 from fnopt.schedules.schedule import schedule
+from fnopt.storage import StoredMean
 from fnopt.transforms.decay import add_decayed_weights
 from fnopt.transforms.scaling import scale_by_learning_rate
 
@@ -95,6 +96,7 @@ def scale_by_ademamix(
     alpha: NonNegative = 5.0,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
+    mu_dtype: StoredMean = None,
 ) -> Any:
     """u ← (m̂₁ + αm₂) / (√(v̂ + eps_root) + ε).
 
@@ -105,6 +107,9 @@ def scale_by_ademamix(
       alpha: α ≥ 0, the weight of the slow mean.
       eps: ε, outside the root.
       eps_root: added inside the root, for derivatives through the update.
+      mu_dtype: the dtype or codec that m₁ is stored in, as in `store`; None for the compute dtype.
+        m₂ stays in that: the roundings of as many steps as it remembers would come to a tenth of
+        it in bfloat16, and a third of it in int8. optax narrows m₁, m₂ and v.
 
     Memory: three values per parameter; two with b1=0.
     """
@@ -144,6 +149,7 @@ def ademamix(
     alpha: NonNegative = 5.0,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
+    mu_dtype: StoredMean = None,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
 ) -> GradientTransformation:
@@ -157,6 +163,9 @@ def ademamix(
       alpha: α ≥ 0; `alpha_warmup_schedule` warms it up.
       eps: ε, outside the root.
       eps_root: added inside the root.
+      mu_dtype: the dtype or codec that m₁ is stored in, as in `store`; None for the compute dtype.
+        m₂ stays in that: the roundings of as many steps as it remembers would come to a tenth of
+        it in bfloat16, and a third of it in int8. optax narrows m₁, m₂ and v.
       weight_decay: λ ≥ 0, multiplied by the learning rate.
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.
@@ -166,7 +175,7 @@ def ademamix(
     5.0
     """
     return chain(
-        scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root),
+        scale_by_ademamix(b1, b2, b3, alpha, eps, eps_root, mu_dtype),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -26,6 +26,7 @@ from fnopt.core import GradientTransformation, chain, composition, gradient_tran
 from fnopt.fusion import overwrite_after
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
 from fnopt.masks import chosen
+from fnopt.storage import StoredMean
 from fnopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -55,6 +56,7 @@ def scale_by_adopt(
     b1: Decay = 0.9,
     b2: Decay = 0.9999,
     eps: NonNegative = 1e-6,
+    mu_dtype: StoredMean = None,
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
@@ -68,6 +70,7 @@ def scale_by_adopt(
       b1: β₁ in [0, 1), the decay of the mean. A static 0 keeps no mean.
       b2: β₂ in [0, 1), the decay of the mean square.
       eps: ε, the least denominator.
+      mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype.
       nesterov: let the mean look one step ahead.
       use_clipping: bound the normalized gradients.
       clip_value_fn: the bound as a function of the number of updates before.
@@ -117,6 +120,7 @@ def adopt(
     b1: Decay = 0.9,
     b2: Decay = 0.9999,
     eps: NonNegative = 1e-6,
+    mu_dtype: StoredMean = None,
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
@@ -131,6 +135,7 @@ def adopt(
       b1: β₁ in [0, 1).
       b2: β₂ in [0, 1).
       eps: ε, the least denominator.
+      mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype.
       nesterov: let the mean look one step ahead.
       use_clipping: bound the normalized gradients.
       clip_value_fn: the bound as a function of the number of updates before.
@@ -146,6 +151,7 @@ def adopt(
         b1,
         b2,
         eps,
+        mu_dtype,
         nesterov=nesterov,
         use_clipping=use_clipping,
         clip_value_fn=clip_value_fn,

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from fnopt import tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
+from fnopt.storage import StoredMean
 from fnopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -43,9 +44,10 @@ def scale_by_amsgrad(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    *,
+    mu_dtype: StoredMean = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
+    *,
     max_of_corrected: bool = False,
 ) -> Any:
     """u ← m̂ / (√(ŝ + eps_root) + ε), s being the largest second moment so far.
@@ -55,6 +57,7 @@ def scale_by_amsgrad(
       b2: β₂ in [0, 1), the decay of the mean square.
       eps: ε, outside the root.
       eps_root: added inside the root, for derivatives through the update.
+      mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype.
       bias_correction_mu: divide m by 1−β₁ᵗ.
       bias_correction_nu: divide the second moment by 1−β₂ᵗ.
       max_of_corrected: take the maximum after that division instead of before it.
@@ -95,9 +98,10 @@ def amsgrad(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
-    *,
+    mu_dtype: StoredMean = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
+    *,
     max_of_corrected: bool = False,
 ) -> GradientTransformation:
     """AMSGrad.
@@ -108,6 +112,7 @@ def amsgrad(
       b2: β₂ in [0, 1).
       eps: ε, outside the root.
       eps_root: added inside the root.
+      mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype.
       bias_correction_mu: divide m by 1−β₁ᵗ.
       bias_correction_nu: divide the second moment by 1−β₂ᵗ.
       max_of_corrected: take the maximum after that division instead of before it.
@@ -122,8 +127,9 @@ def amsgrad(
             b2,
             eps,
             eps_root,
-            bias_correction_mu=bias_correction_mu,
-            bias_correction_nu=bias_correction_nu,
+            mu_dtype,
+            bias_correction_mu,
+            bias_correction_nu,
             max_of_corrected=max_of_corrected,
         ),
         scale_by_learning_rate(learning_rate),

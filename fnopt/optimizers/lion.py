@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from fnopt import tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
+from fnopt.storage import StoredMean
 from fnopt.transforms.decay import decay_and_rate
 
 
@@ -35,12 +36,13 @@ class LionState(NamedTuple):
 
 
 @gradient_transformation
-def scale_by_lion(b1: Decay = 0.9, b2: Decay = 0.99) -> Any:
+def scale_by_lion(b1: Decay = 0.9, b2: Decay = 0.99, mu_dtype: StoredMean = None) -> Any:
     """u ← sign(β₁m + (1−β₁)g), with m ← β₂m + (1−β₂)g.
 
     Args:
       b1: β₁ in [0, 1), the share of the average in the update. A static 0 keeps no average.
       b2: β₂ in [0, 1), the decay of the average.
+      mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype.
 
     Memory: one value per parameter; none with b1=0.
     """
@@ -71,6 +73,7 @@ def lion(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
     b2: Decay = 0.99,
+    mu_dtype: StoredMean = None,
     weight_decay: NonNegative = 1e-3,
     mask: Any = None,
     *,
@@ -82,6 +85,7 @@ def lion(
       learning_rate: η ≥ 0; the length of every entry's step.
       b1: β₁ in [0, 1), the share of the average in the update.
       b2: β₂ in [0, 1), the decay of the average.
+      mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype.
       weight_decay: λ ≥ 0, multiplied by the learning rate unless `decay` is "independent".
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.
@@ -92,5 +96,5 @@ def lion(
     >>> fnopt.lion(1e-4, weight_decay=0.1, decay="cautious")
     lion(learning_rate=0.0001, b1=0.9, b2=0.99, weight_decay=0.1, decay='cautious')
     """
-    rule = scale_by_lion(b1, b2)
+    rule = scale_by_lion(b1, b2, mu_dtype)
     return chain(rule, *decay_and_rate("lion", decay, learning_rate, weight_decay, mask))

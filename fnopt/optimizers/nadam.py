@@ -27,6 +27,7 @@ from fnopt import tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
 from fnopt.optimizers.adam import scale_by_adam
+from fnopt.storage import StoredMean
 from fnopt.transforms.decay import add_decayed_weights
 from fnopt.transforms.scaling import scale_by_learning_rate
 
@@ -46,6 +47,7 @@ def scale_by_nadam(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
+    mu_dtype: StoredMean = None,
     *,
     momentum_decay: NonNegative = 4e-3,
 ) -> Any:
@@ -56,6 +58,7 @@ def scale_by_nadam(
       b2: β₂ in [0, 1), the decay of the mean square.
       eps: ε, outside the root.
       eps_root: added inside the root, for derivatives through the update.
+      mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype.
       momentum_decay: ψ, how fast μ rises to β₁; at 0 it stays at β₁/2.
 
     Memory: two values per parameter; one with b1=0.
@@ -93,13 +96,19 @@ def scale_by_nadam(
 
 
 def _rule(
-    b1: Any, b2: Any, eps: Any, eps_root: Any, nesterov: bool, momentum_decay: Any
+    b1: Any,
+    b2: Any,
+    eps: Any,
+    eps_root: Any,
+    mu_dtype: Any,
+    nesterov: bool,
+    momentum_decay: Any,
 ) -> GradientTransformation:
     if momentum_decay is None:
-        return scale_by_adam(b1, b2, eps, eps_root, nesterov=nesterov)
+        return scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
     if not nesterov:
         raise ValueError("nadam: momentum_decay is a schedule of the look-ahead: nesterov=True")
-    return scale_by_nadam(b1, b2, eps, eps_root, momentum_decay=momentum_decay)
+    return scale_by_nadam(b1, b2, eps, eps_root, mu_dtype, momentum_decay=momentum_decay)
 
 
 @composition
@@ -109,6 +118,7 @@ def nadam(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
+    mu_dtype: StoredMean = None,
     *,
     nesterov: bool = True,
     momentum_decay: NonNegative | None = None,
@@ -121,6 +131,7 @@ def nadam(
       b2: β₂ in [0, 1).
       eps: ε, outside the root.
       eps_root: added inside the root.
+      mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype.
       nesterov: False is Adam.
       momentum_decay: ψ of the warm-up of the look-ahead; None for none.
 
@@ -129,7 +140,7 @@ def nadam(
     nadam(learning_rate=0.001, b1=0.9, b2=0.999, eps=1e-08, eps_root=0.0, nesterov=True)
     """
     return chain(
-        _rule(b1, b2, eps, eps_root, nesterov, momentum_decay),
+        _rule(b1, b2, eps, eps_root, mu_dtype, nesterov, momentum_decay),
         scale_by_learning_rate(learning_rate),
     )
 
@@ -141,6 +152,7 @@ def nadamw(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
+    mu_dtype: StoredMean = None,
     weight_decay: NonNegative = 1e-4,
     mask: Any = None,
     *,
@@ -155,6 +167,7 @@ def nadamw(
       b2: β₂ in [0, 1).
       eps: ε, outside the root.
       eps_root: added inside the root.
+      mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype.
       weight_decay: λ ≥ 0, multiplied by the learning rate.
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.
@@ -166,7 +179,7 @@ def nadamw(
     0.1
     """
     return chain(
-        _rule(b1, b2, eps, eps_root, nesterov, momentum_decay),
+        _rule(b1, b2, eps, eps_root, mu_dtype, nesterov, momentum_decay),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
+from fnopt.storage import StoredMean
 from fnopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -40,6 +41,7 @@ def scale_by_novograd(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
+    mu_dtype: StoredMean = None,
 ) -> Any:
     """u ← m, the momentum of g / (√(v + eps_root) + ε) + λθ.
 
@@ -49,6 +51,7 @@ def scale_by_novograd(
       eps: ε, outside the root.
       eps_root: added inside the root, for derivatives through the update.
       weight_decay: λ ≥ 0, gathered in the momentum.
+      mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype.
 
     Memory: one value per parameter and one per leaf; one per leaf with b1=0.
     """

@@ -18,6 +18,7 @@ from fnopt.core import GradientTransformation, chain, composition
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative, Real
 from fnopt.optimizers.adam import scale_by_adam
 from fnopt.optimizers.optimistic_gradient_descent import scale_by_optimistic_gradient
+from fnopt.storage import StoredMean
 from fnopt.transforms.scaling import scale_by_learning_rate
 
 
@@ -31,6 +32,7 @@ def optimistic_adam_v2(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
+    mu_dtype: StoredMean = None,
     nesterov: bool = True,
 ) -> GradientTransformation:
     """Optimistic Adam.
@@ -43,6 +45,7 @@ def optimistic_adam_v2(
       b2: β₂ in [0, 1).
       eps: ε, outside the root.
       eps_root: added inside the root.
+      mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype.
       nesterov: let Adam's mean look one step ahead.
 
     >>> import fnopt
@@ -50,7 +53,7 @@ def optimistic_adam_v2(
     False
     """
     return chain(
-        scale_by_adam(b1, b2, eps, eps_root, nesterov=nesterov),
+        scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov),
         scale_by_optimistic_gradient(alpha, beta),
         scale_by_learning_rate(learning_rate),
     )

@@ -24,6 +24,7 @@ from typing import Any
 from fnopt.core import chain, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
 from fnopt.optimizers.adam import scale_by_adam
+from fnopt.storage import StoredIterate
 from fnopt.transforms.decay import add_decayed_weights
 from fnopt.wrappers.schedule_free import interpolated
 
@@ -46,6 +47,7 @@ def schedule_free_sgd(
     b1: Decay = 0.9,
     weight_decay: NonNegative | None = None,
     weight_lr_power: NonNegative = 2.0,
+    state_dtype: StoredIterate = None,
 ) -> Any:
     """Schedule-free gradient descent.
 
@@ -55,6 +57,8 @@ def schedule_free_sgd(
       b1: β₁ in [0, 1), how far y is drawn to the average.
       weight_decay: λ ≥ 0 or None, multiplied by the rate, at y.
       weight_lr_power: p ≥ 0.
+      state_dtype: the dtype or codec that z is stored in, as in `store`; None for the compute
+        dtype.
 
     >>> import fnopt
     >>> fnopt.schedule_free_sgd(1.0, warmup_steps=100)
@@ -78,6 +82,7 @@ def schedule_free_adamw(
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 0.0,
     weight_lr_power: NonNegative = 2.0,
+    state_dtype: StoredIterate = None,
 ) -> Any:
     """Schedule-free AdamW.
 
@@ -89,6 +94,8 @@ def schedule_free_adamw(
       eps: ε, outside the root.
       weight_decay: λ ≥ 0, multiplied by the rate, at y.
       weight_lr_power: p ≥ 0.
+      state_dtype: the dtype or codec that z is stored in, as in `store`; None for the compute
+        dtype.
 
     >>> import fnopt
     >>> fnopt.schedule_free_adamw().name

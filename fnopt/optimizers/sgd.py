@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from fnopt.core import GradientTransformation, chain, composition
 from fnopt.hyperparameters import Decay, LearningRate
+from fnopt.storage import StoredTrace
 from fnopt.transforms.accumulation import trace
 from fnopt.transforms.scaling import scale_by_learning_rate
 
@@ -24,6 +25,7 @@ def sgd(
     learning_rate: LearningRate,
     momentum: Decay | None = None,
     nesterov: bool = False,
+    accumulator_dtype: StoredTrace = None,
 ) -> GradientTransformation:
     """Stochastic gradient descent.
 
@@ -31,6 +33,8 @@ def sgd(
       learning_rate: η ≥ 0.
       momentum: γ in [0, 1), or None for none.
       nesterov: look ahead along the velocity.
+      accumulator_dtype: the dtype or codec that v is stored in, as in `store`; None for the compute
+        dtype.
 
     >>> import fnopt
     >>> fnopt.sgd(0.1, momentum=0.9)
@@ -39,4 +43,4 @@ def sgd(
     rate = scale_by_learning_rate(learning_rate)
     if momentum is None:
         return chain(rate)
-    return chain(trace(momentum, nesterov=nesterov), rate)
+    return chain(trace(momentum, nesterov, accumulator_dtype), rate)

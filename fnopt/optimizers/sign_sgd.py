@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from fnopt import tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate
+from fnopt.storage import StoredMean
 from fnopt.transforms.normalization import scale_by_sign
 from fnopt.transforms.scaling import scale_by_learning_rate
 
@@ -33,11 +34,13 @@ class SignumState(NamedTuple):
 
 
 @gradient_transformation
-def scale_by_signum(beta: Decay = 0.9) -> Any:
+def scale_by_signum(beta: Decay = 0.9, accumulator_dtype: StoredMean = None) -> Any:
     """u ← sign(m), with m ← βm + (1−β)u.
 
     Args:
       beta: β in [0, 1), the decay of the average. A static 0 keeps none.
+      accumulator_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute
+        dtype.
 
     Memory: one value per parameter; none with beta=0.
     """
@@ -74,15 +77,19 @@ def sign_sgd(learning_rate: LearningRate) -> GradientTransformation:
 
 
 @composition
-def signum(learning_rate: LearningRate, beta: Decay = 0.9) -> GradientTransformation:
+def signum(
+    learning_rate: LearningRate, beta: Decay = 0.9, accumulator_dtype: StoredMean = None
+) -> GradientTransformation:
     """Signum: SignSGD with momentum.
 
     Args:
       learning_rate: η ≥ 0; the length of every entry's step.
       beta: β in [0, 1), the decay of the average. A static 0 keeps none and is `sign_sgd`.
+      accumulator_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute
+        dtype.
 
     >>> import fnopt
     >>> fnopt.signum(1e-3)
     signum(learning_rate=0.001, beta=0.9)
     """
-    return chain(scale_by_signum(beta), scale_by_learning_rate(learning_rate))
+    return chain(scale_by_signum(beta, accumulator_dtype), scale_by_learning_rate(learning_rate))

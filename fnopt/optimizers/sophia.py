@@ -30,6 +30,7 @@ from fnopt import tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative, Positive
 from fnopt.optimizers.adahessian import hutchinson
+from fnopt.storage import StoredMean
 from fnopt.transforms.constraints import as_key
 from fnopt.transforms.decay import add_decayed_weights
 from fnopt.transforms.scaling import scale_by_learning_rate
@@ -129,6 +130,7 @@ def scale_by_sophia(
     clip_threshold: Positive | None = 1.0,
     update_interval: int = 10,
     hessian_diagonal_fn: Any = HUTCHINSON,
+    mu_dtype: StoredMean = None,
     *,
     bias_correction: bool = False,
 ) -> Any:
@@ -180,6 +182,7 @@ def sophia(
     clip_threshold: Positive | None = 1.0,
     update_interval: int = 10,
     hessian_diagonal_fn: Any = HUTCHINSON,
+    mu_dtype: StoredMean = None,
     *,
     bias_correction: bool = False,
 ) -> GradientTransformation:
@@ -198,6 +201,7 @@ def sophia(
       update_interval: k, the steps between estimates.
       hessian_diagonal_fn: what estimates: a transformation (params -> state, and update
         -> diagonal) that gets `update`'s extra arguments.
+      mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype.
       bias_correction: divide m by 1−β₁ᵗ.
 
     >>> import fnopt
@@ -212,6 +216,7 @@ def sophia(
         clip_threshold,
         update_interval,
         hessian_diagonal_fn,
+        mu_dtype,
         bias_correction=bias_correction,
     )
     return chain(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from fnopt import tree
 from fnopt.core import gradient_transformation
 from fnopt.hyperparameters import Decay
+from fnopt.storage import StoredAverage, StoredTrace
 
 
 class TraceState(NamedTuple):
@@ -18,12 +19,14 @@ class TraceState(NamedTuple):
 
 
 @gradient_transformation
-def trace(decay: Decay, nesterov: bool = False) -> Any:
+def trace(decay: Decay, nesterov: bool = False, accumulator_dtype: StoredTrace = None) -> Any:
     """v ← γv + u; u ← v, or with Nesterov's look-ahead u ← γv + u.
 
     Args:
       decay: γ in [0, 1). A static 0 keeps no buffer.
       nesterov: apply the momentum once more, as if the step ahead were known.
+      accumulator_dtype: the dtype or codec that v is stored in, as in `store`; None for the compute
+        dtype.
 
     Memory: one value per parameter.
     Source: Polyak 1964; Sutskever et al. 2013 for the Nesterov form.
@@ -54,12 +57,14 @@ class EmaState(NamedTuple):
 
 
 @gradient_transformation
-def ema(decay: Decay, debias: bool = True) -> Any:
+def ema(decay: Decay, debias: bool = True, accumulator_dtype: StoredAverage = None) -> Any:
     """m ← βm + (1−β)u; u ← m / (1−βᵗ), or m without debiasing.
 
     Args:
       decay: β in [0, 1).
       debias: divide by 1−βᵗ, so that the first averages are not pulled to zero.
+      accumulator_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute
+        dtype.
 
     Memory: one value per parameter.
     """

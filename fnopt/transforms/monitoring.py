@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import leaves, tree
+from fnopt import leaves
 from fnopt.core import gradient_transformation, is_stateless
 from fnopt.hyperparameters import Decay, check, kinds_of
 from fnopt.recipe import Recipe, bind
 from fnopt.rule import Rule, as_rule
-from fnopt.transforms.accumulation import EmaState
+from fnopt.storage import StoredAverage, narrower
+from fnopt.transforms.accumulation import ema
 
 Measure = Callable[[Any], Any]
 
@@ -111,15 +112,17 @@ class EmaMeasure(Recipe):
     """A measure with a state, for `monitor`: (updates, state) -> (measurement, state).
 
     Attributes:
-      init: params -> EmaState.
-      update: (updates, EmaState) -> (the average of the measurements, EmaState).
+      init: params -> the state of `ema`.
+      update: (updates, state) -> (the average of the measurements, state).
     """
 
-    init: Callable[[Any], EmaState]
-    update: Callable[..., tuple[Any, EmaState]]
+    init: Callable[[Any], Any]
+    update: Callable[..., tuple[Any, Any]]
 
 
-def measure_with_ema(measure: Measure, decay: Decay, debias: bool = True) -> EmaMeasure:
+def measure_with_ema(
+    measure: Measure, decay: Decay, debias: bool = True, accumulator_dtype: StoredAverage = None
+) -> EmaMeasure:
     """A measure's exponential moving average: m ← βm + (1−β)·measure(u), shown as m / (1−βᵗ).
 
     For `monitor`; what it returns takes no place in a chain. A bool or an integer is averaged as
@@ -129,26 +132,27 @@ def measure_with_ema(measure: Measure, decay: Decay, debias: bool = True) -> Ema
       measure: updates -> a tree of arrays.
       decay: β in [0, 1), a number.
       debias: divide by 1−βᵗ, so that the first averages are not pulled to zero.
+      accumulator_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute
+        dtype.
 
     Raises:
-      ValueError: for a decay out of range.
+      ValueError: for a decay out of range, and an unknown codec or dtype.
 
     Memory: the measurement's.
     """
-    given = bind(_SIGNATURE, "measure_with_ema", (measure, decay, debias), {})
-    b = check("measure_with_ema", "decay", _KINDS["decay"], decay)
+    owner, arguments = "measure_with_ema", (measure, decay, debias, accumulator_dtype)
+    given = bind(_SIGNATURE, owner, arguments, {})
+    b = check(owner, "decay", _KINDS["decay"], decay)
+    average = ema(b, debias, narrower(owner, accumulator_dtype)).rule
 
     def floats(updates: Any) -> Any:
         return jax.tree.map(_as_float, _arrays(measure)(updates))
 
-    def init(params: Any) -> EmaState:
-        return EmaState(tree.zero_count(), _zeros_of(floats, params))
+    def init(params: Any) -> Any:
+        return average.init(_zeros_of(floats, params))
 
-    def update(updates: Any, state: EmaState) -> tuple[Any, EmaState]:
-        count = tree.increment(state.count)
-        m = tree.lerp(state.ema, floats(updates), b)
-        correction = tree.bias_correction(b, count) if debias else 1.0
-        return tree.scale(1 / correction, m), EmaState(count, m)
+    def update(updates: Any, state: Any) -> tuple[Any, Any]:
+        return average.update(floats(updates), state)
 
     made = object.__new__(EmaMeasure)
     made.init, made.update = init, update

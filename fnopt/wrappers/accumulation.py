@@ -18,6 +18,7 @@ from fnopt import leaves, reductions, tree
 from fnopt.core import gradient_transformation
 from fnopt.rule import Rule, routed
 from fnopt.state import find
+from fnopt.storage import StoredSum
 from fnopt.wrappers.branching import either
 
 
@@ -148,6 +149,7 @@ def MultiSteps(
     every_k_schedule: int | Callable[[jax.Array], Any],
     use_grad_mean: bool = True,
     should_skip_update_fn: Callable[..., Any] | None = None,
+    accumulator_dtype: StoredSum = None,
 ) -> Any:
     """`accumulate` under its familiar name, with sums and skipping.
 
@@ -157,6 +159,8 @@ def MultiSteps(
       use_grad_mean: step on the mean of the gradients, or on their sum.
       should_skip_update_fn: (updates, count, params) -> (bool, a tree of arrays for the state): a
         micro-batch for which it is true is left out; `skip_not_finite`, for example.
+      accumulator_dtype: the dtype or codec that G is stored in, as in `store`; None for the compute
+        dtype.
 
     A transformation and no class: its `init` and `update` are used as any other's, and
     `has_updated(state)` says whether the last call made a step. Gradients are gathered in float32.

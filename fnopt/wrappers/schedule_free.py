@@ -20,6 +20,7 @@ from fnopt import tree
 from fnopt.core import gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
 from fnopt.rule import Rule, routed
+from fnopt.storage import StoredIterate
 from fnopt.wrappers.averaging import in_place_of
 
 
@@ -101,6 +102,7 @@ def schedule_free(
     learning_rate: LearningRate,
     b1: Decay = 0.9,
     weight_lr_power: NonNegative = 2.0,
+    state_dtype: StoredIterate = None,
     *,
     weight_step_power: NonNegative = 0.0,
 ) -> Any:
@@ -114,6 +116,8 @@ def schedule_free(
         count.
       b1: β in [0, 1); at 0 gradients are taken at z.
       weight_lr_power: p ≥ 0.
+      state_dtype: the dtype or codec that z is stored in, as in `store`; None for the compute
+        dtype.
       weight_step_power: r ≥ 0, more weight for later steps.
 
     Batch-norm statistics must be computed anew at x.

@@ -65,27 +65,14 @@ def differences(ours, theirs):
             return
 
 
-STORED = "how state is stored will be asked of all rules in one way, not of each by an argument"
-
 DIFFERENCES = {
     ("absent", "hyperparam_dtype"): (
         "hyperparameters are never rounded to another dtype",
         "inject_hyperparams",
     ),
-    ("absent", "mu_dtype"): (
-        STORED,
-        "ademamix scale_by_ademamix adopt scale_by_adopt amsgrad scale_by_amsgrad lion"
-        " scale_by_lion nadam nadamw scale_by_novograd optimistic_adam_v2 sophia",
-    ),
-    ("absent", "accumulator_dtype"): (STORED, "sgd signum trace ema measure_with_ema"),
-    ("absent", "dtype_momentum"): (STORED, "adafactor"),
-    ("keyword", "bias_correction_mu"): (
-        "its place in optax is behind mu_dtype",
-        "amsgrad scale_by_amsgrad",
-    ),
-    ("keyword", "bias_correction_nu"): (
-        "its place in optax is behind mu_dtype",
-        "amsgrad scale_by_amsgrad",
+    ("default", "dtype_momentum"): (
+        "None is the compute dtype, which is float64 for float64 params",
+        "adafactor",
     ),
     ("default", "learning_rate"): (
         "optax's None ascends; the paper of Adadelta has 1",
@@ -124,7 +111,6 @@ DIFFERENCES = {
     ("absent", "print_win_rate_every_n_steps"): ("rules do not print", "sophia"),
     ("absent", "mode"): ("other functions than the sign are not Lion's", "scale_by_lion"),
     ("absent", "smooth_beta"): ("other functions than the sign are not Lion's", "scale_by_lion"),
-    ("absent", "state_dtype"): (STORED, "schedule_free schedule_free_adamw schedule_free_sgd"),
     ("default", "mask"): ("or mask_fn, for what is callable and no function", "masked"),
     ("default", "param_labels"): ("or labels_fn, for what is no function", "partition"),
     ("default", "adv_optimizer"): ("the paper's adversary", "sam"),

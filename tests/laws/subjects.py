@@ -211,6 +211,9 @@ def by_rank(params):
 # Configurations in which a factory is another rule than by default.
 CONFIGURATIONS = {
     "sgd with momentum": Builder(fnopt.sgd, 0.01, momentum=0.9),
+    "sgd with an int8 trace": Builder(
+        fnopt.sgd, 0.01, momentum=0.9, accumulator_dtype="int8"
+    ).allowing(0.3),  # a CPU copies the narrow trace, whose old values the step still reads
     "sgd with nesterov": Builder(fnopt.sgd, 0.01, momentum=0.9, nesterov=True),
     "rmsprop centered": Builder(fnopt.rmsprop, 0.01, centered=True),
     "rmsprop with momentum": Builder(fnopt.rmsprop, 0.01, momentum=0.9, nesterov=True).allowing(
@@ -222,7 +225,7 @@ CONFIGURATIONS = {
     "adam without a mean": Builder(fnopt.adam, 0.01, b1=0.0),
     "adam with a bfloat16 mean": Builder(fnopt.adam, 0.01, mu_dtype=jnp.bfloat16).allowing(
         0.55
-    ),  # the mean from before is copied, for the step is computed from it unrounded
+    ),  # the mean is copied likewise
     "adabelief with nesterov": Builder(fnopt.adabelief, 0.01, nesterov=True),
     "adahessian entry by entry": Builder(
         fnopt.adahessian, 0.01, hessian_power=0.5, spatial_averaging=False, weight_decay=0.1
@@ -283,6 +286,9 @@ CONFIGURATIONS = {
     "master_weights of adamw": Builder(
         fnopt.master_weights, fnopt.adamw(0.01, weight_decay=0.1)
     ).knowing(fnopt.master_params),
+    "MultiSteps of bfloat16 sums": Builder(
+        fnopt.MultiSteps, fnopt.adam(0.01), 2, accumulator_dtype=jnp.bfloat16
+    ).allowing(2.1),  # the sum before it is rounded, which the step is made from, and the updates
     "nadam warmed up": Builder(fnopt.nadam, 0.01, momentum_decay=4e-3),
     "novograd with decay": Builder(fnopt.novograd, 0.01, weight_decay=0.1),
     "polyak_sgd sps+": Builder(fnopt.polyak_sgd, variant="sps+", f_min=0.5).calling(value=1.5),
@@ -300,6 +306,9 @@ CONFIGURATIONS = {
     "rprop with backtracking": Builder(fnopt.rprop, 0.01, backtracking=True).allowing(
         2.1
     ),  # the last steps are copied too
+    "schedule_free_sgd with a bfloat16 z": Builder(
+        fnopt.schedule_free_sgd, 0.01, state_dtype=jnp.bfloat16
+    ).allowing(0.55),  # copied likewise
     "scion with several norms": Builder(fnopt.scion, 0.01, norms=by_rank),
     "scion unconstrained": Builder(fnopt.scion, 0.01, 1.0, norms="row", constrained=False),
     "sm3 averaging": Builder(fnopt.scale_by_sm3, b2=0.9),

@@ -8,7 +8,7 @@ float32 scale, the largest magnitude, for each block of `block` entries along th
 last block of an axis may be shorter), and stands for y = x / scale in [-1, 1]:
 
     int8, int4                z = 2y / (1 + |y|)   the code is 127 z, or 7 z
-    uint8, uint4              z = √y               the code is 256 z − 1, or 16 z − 1: never zero
+    uint8, uint4              z = √y               the code is 256 z − 1, or 16 z − 9: never zero
     dynamic8, dynamic8_unsigned                    seven decades, each with twice as many fractions
     float8_e4m3fn, float8_e5m2                     y times the greatest number of the dtype
 
@@ -174,7 +174,7 @@ class Codec:
         share = (y - below) / (self.value(low + 1) - below)
         up = share > (0.5 if bits is None else uniform(bits))
         code = jnp.clip(low + up.astype(jnp.float32), self.lowest, self.highest)
-        if self.unsigned and self.lowest:  # zero has a code of its own
+        if self.unsigned and self.lowest > 0:  # zero has a code of its own, below
             code = jnp.where(y > 0, code, np.float32(0))
         return code.astype(jnp.int32).astype(self.dtype)
 
@@ -196,7 +196,8 @@ CODECS = {
         Codec("int8", jnp.int8, **_curve("companded", 127), lowest=-127, highest=127),
         Codec("uint8", jnp.uint8, **_curve("root", 256), highest=255, unsigned=True),
         Codec("int4", jnp.int4, **_curve("companded", 7), lowest=-7, highest=7),
-        Codec("uint4", jnp.uint4, **_curve("root", 16), highest=15, unsigned=True),
+        # in a signed dtype, since checkpoints have no unsigned one of 4 bits
+        Codec("uint4", jnp.int4, **_curve("root", 16, 8), lowest=-8, highest=7, unsigned=True),
         Codec("dynamic8", jnp.int8, **_curve("dynamic", True), lowest=-127, highest=128),
         Codec(
             "dynamic8_unsigned",

@@ -28,15 +28,15 @@ def companded_place(y: jax.Array, levels: int) -> jax.Array:
     return y * np.float32(2 * levels) / (1 + jnp.abs(y))
 
 
-def root_value(c: jax.Array, levels: int) -> jax.Array:
-    """y = ((c + 1) / levels)²: never zero."""
-    z = (c + 1) * np.float32(1 / levels)
+def root_value(c: jax.Array, levels: int, shift: int = 0) -> jax.Array:
+    """y = ((c + shift + 1) / levels)²: never zero for c ≥ −shift."""
+    z = (c + (shift + 1)) * np.float32(1 / levels)
     return z * z
 
 
-def root_place(y: jax.Array, levels: int) -> jax.Array:
-    """levels · √y − 1."""
-    return jnp.sqrt(y) * np.float32(levels) - 1
+def root_place(y: jax.Array, levels: int, shift: int = 0) -> jax.Array:
+    """levels · √y − 1 − shift."""
+    return jnp.sqrt(y) * np.float32(levels) - (shift + 1)
 
 
 # The dynamic code: seven decades below 1, of which the i-th from below has 2^i equal parts, each

@@ -156,7 +156,7 @@ def test_state_in_codes():
     table = fnopt.summary(stored(block=8), params)
     assert table.rows[0].state == "mu int8_8[4,32], nu uint4_8[4,32]"
     assert table.rows[0].bytes == 4 * 32 * 3 // 2 + 2 * 4 * 4 * 4
-    assert table.dtypes["uint4"].state_bytes == 64 + 5
+    assert table.dtypes["int4"].state_bytes == 64 + 5
     state = stored(block=8).init(params)
     assert table.state_bytes == sum(map(nbytes, jax.tree.leaves(state)))
 

@@ -71,7 +71,7 @@ def test_double_precision(output):
 
 @pytest.mark.parametrize(
     ("name", "dtypes", "most"),
-    [("adamw_8bit", ("int8", "uint8"), 2.15), ("adamw_4bit", ("int4", "uint4"), 1.15)],
+    [("adamw_8bit", ("int8", "uint8"), 2.15), ("adamw_4bit", ("int4", "int4"), 1.15)],
 )
 def test_state_in_codes(output, name, dtypes, most):
     text = output("--params", "7e9", "--optimizer", name)

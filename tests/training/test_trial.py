@@ -61,8 +61,20 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path):
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_it_goes_on_from_the_last_checkpoint(tmp_path, monkeypatch):
-    whole = run(tmp_path / "whole")
+NARROW = ("learning_rate=0.05", "min_size=0")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SETTINGS,
+        replaced(optimizer="adamw_4bit", set=NARROW),
+        replaced(optimizer="adamw_8bit", set=NARROW, dtype="bfloat16"),
+    ],
+    ids=lambda s: s.optimizer,
+)
+def test_it_goes_on_from_the_last_checkpoint(tmp_path, monkeypatch, settings):
+    whole = run(tmp_path / "whole", settings)
     save = trial.Checkpoints.save
 
     def killed(self, epoch, state):
@@ -72,10 +84,10 @@ def test_it_goes_on_from_the_last_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trial.Checkpoints, "save", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut")
+        run(tmp_path / "cut", settings)
     assert len(read_rows(tmp_path / "cut")) == 2
     monkeypatch.undo()
-    rest = run(tmp_path / "cut")
+    rest = run(tmp_path / "cut", settings)
     assert rest.summary["weights_sha256"] == whole.summary["weights_sha256"]
     for one, other in zip(read_rows(tmp_path / "whole"), read_rows(tmp_path / "cut"), strict=True):
         assert one | {"seconds": 0} == other | {"seconds": 0}

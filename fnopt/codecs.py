@@ -273,7 +273,7 @@ def encode(
     """An array in codes with block scales.
 
     The error of an entry is at most half the distance between its neighbours, times its block's
-    scale (the whole distance with `bits`): 0.008 for int8 and 0.15 for int4 at the scale itself, a
+    scale (the whole distance with `bits`): 0.008 for int8 and 0.13 for int4 at the scale itself, a
     quarter of that near zero. Entries below 1.2e-38 count as zero, finite ones above 8e37 as that.
 
     Args:

@@ -75,6 +75,9 @@ def stored_dtype(leaf: Any) -> Any:
 
     A rule's `init` is given params in their compute dtype; here it learns what the user's are. A
     leaf that a wrapper made anew has its own dtype.
+
+    Raises:
+      ValueError: where a wrapper joined leaves of several dtypes into this one.
     """
     found = _known(leaf)
     if isinstance(found, Exception):

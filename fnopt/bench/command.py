@@ -79,7 +79,11 @@ def run_costs(args: argparse.Namespace) -> str:
 
 
 def run_precision(args: argparse.Namespace) -> str:
-    """The page of losses; with `--out` it and its picture are written after each task."""
+    """The page of losses; with `--out` it and its picture are written after each task.
+
+    Raises:
+      CommandError: an unknown setting or task, or a package that it needs is missing.
+    """
     names = listed("setting", args.only, precision.SETTINGS)
     tasks = listed("task", args.tasks, precision.TASKS)
     old = precision_page.sections_on(args.out.read_text()) if args.out and args.out.exists() else {}

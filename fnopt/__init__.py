@@ -21,6 +21,9 @@ from fnopt.hyperparameters import Tunable as Tunable
 from fnopt.hyperparameters import hyperparameters as hyperparameters
 from fnopt.hyperparameters import set_hyperparameters as set_hyperparameters
 from fnopt.injection import inject_hyperparams as inject_hyperparams
+from fnopt.matrices import MatrixDimensionNumbers as MatrixDimensionNumbers
+from fnopt.matrices import MatrixReport as MatrixReport
+from fnopt.matrices import matrix_report as matrix_report
 from fnopt.optimizers.acprop import acprop as acprop
 from fnopt.optimizers.acprop import scale_by_acprop as scale_by_acprop
 from fnopt.optimizers.adabelief import adabelief as adabelief
@@ -101,6 +104,8 @@ from fnopt.optimizers.momo import momo as momo
 from fnopt.optimizers.momo import scale_by_momo as scale_by_momo
 from fnopt.optimizers.momo_adam import momo_adam as momo_adam
 from fnopt.optimizers.momo_adam import scale_by_momo_adam as scale_by_momo_adam
+from fnopt.optimizers.muon import muon as muon
+from fnopt.optimizers.muon import scale_by_muon as scale_by_muon
 from fnopt.optimizers.nadam import nadam as nadam
 from fnopt.optimizers.nadam import nadamw as nadamw
 from fnopt.optimizers.nadam import scale_by_nadam as scale_by_nadam

@@ -114,7 +114,8 @@ def _scaled_axis_norm(x: jax.Array, axis: Any) -> jax.Array:
     largest = jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
     usual = (largest > float(jnp.finfo(largest.dtype).tiny)) & (largest < jnp.inf)
     divisor = jnp.where(usual, largest, jnp.ones_like(largest))
-    return divisor * jnp.sqrt(jnp.sum(trees.squared(x / divisor), axis=axis, keepdims=True))
+    scaled = trees.squared(x / divisor.astype(x.dtype))
+    return divisor * jnp.sqrt(jnp.sum(scaled, axis=axis, keepdims=True))
 
 
 def _double_axis_norm(x: jax.Array, axis: Any) -> jax.Array:

@@ -1,0 +1,111 @@
+"""Equal shapes as one: a kernel over all matrices of a tree that have the same sides.
+
+Leaves whose matrices have the same rows and columns, a transposed leaf too, are put into one
+stack. A kernel is then traced and compiled once for each shape and not once for each leaf. On a
+CPU, where a batch of products is no faster than one after another, the stack is walked through;
+elsewhere it is one batch, in parts of `LARGEST` entries at most.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fnopt import tree
+from fnopt.tree import PyTree
+
+LARGEST = 2**26
+"""The entries of a part of a stack that a kernel gets at once, where it gets a batch."""
+
+Kernel = Callable[[tuple[jax.Array, ...], tuple[Any, ...]], tuple[Sequence[Any], Sequence[Any]]]
+
+
+def map_stacks(
+    kernel: Kernel,
+    views: PyTree,
+    matrices: Sequence[PyTree],
+    kept: Sequence[PyTree] = (),
+) -> tuple[tuple[PyTree, ...], tuple[PyTree, ...]]:
+    """A kernel over the matrices of trees, in stacks of those with equal sides.
+
+    Args:
+      kernel: (matrices, kept) -> (matrices, kept). It is given tuples of (k, rows, columns) and of
+        trees of arrays with k in front, for any k, and returns as many as it likes of each.
+      views: a `fnopt.matrices.View` for each leaf; one that has None stays as it is, the first of
+        the results is then the first that was given.
+      matrices: trees of leaves in the params' shapes.
+      kept: trees that have at each leaf an array or a tree of arrays (batch, ...).
+
+    Returns:
+      The trees that the kernel's results make: in the params' shapes, and as `kept`.
+    """
+    seen, treedef = jax.tree.flatten(views, is_leaf=tree.is_none)
+    columns = [treedef.flatten_up_to(t) for t in matrices]
+    extras = [treedef.flatten_up_to(t) for t in kept]
+    groups: dict[Any, list[int]] = collections.defaultdict(list)
+    for i, view in enumerate(seen):
+        if view is not None:
+            groups[view.rows, view.columns, jnp.result_type(*(c[i] for c in columns))].append(i)
+    out: dict[int, Any] = {}
+    for members in groups.values():
+        stacks = tuple(_joined([seen[i].stack(c[i]) for i in members]) for c in columns)
+        held = tuple(
+            jax.tree.map(lambda *xs: _joined(xs), *(e[i] for i in members)) for e in extras
+        )
+        moved, held = _run(kernel, stacks, held)
+        start = 0
+        for i in members:
+            part = functools.partial(_part, start, start + seen[i].batch)
+            back = [seen[i].unstack(part(x), columns[0][i]) for x in moved]
+            out[i] = back, jax.tree.map(part, held)
+            start += seen[i].batch
+    counts = [len(side) for side in next(iter(out.values()), (matrices, kept))]
+    results: list[tuple[PyTree, ...]] = []
+    for side, given in enumerate((columns, extras)):
+        given = [*given, *[[None] * len(seen)] * (counts[side] - len(given))]
+        rows = [
+            [out[i][side][j] if i in out else given[j][i] for i in range(len(seen))]
+            for j in range(counts[side])
+        ]
+        results.append(tuple(treedef.unflatten(row) for row in rows))
+    return results[0], results[1]
+
+
+def _part(start: int, end: int, x: jax.Array) -> jax.Array:
+    return jax.lax.slice_in_dim(x, start, end)
+
+
+def _joined(parts: Sequence[jax.Array]) -> jax.Array:
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+
+def _run(kernel: Kernel, stacks: tuple[jax.Array, ...], held: tuple[Any, ...]) -> Any:
+    """One after another on a CPU, in large parts elsewhere."""
+    k, rows, columns = stacks[0].shape
+
+    def at_once(size: int) -> Any:
+        def run(stacks: Any, held: Any) -> Any:
+            if k <= size:
+                return _as_tuples(kernel(stacks, held))
+
+            def one(arguments: Any) -> Any:
+                arguments = jax.tree.map(lambda x: x[None], arguments)
+                return jax.tree.map(lambda x: x[0], _as_tuples(kernel(*arguments)))
+
+            return jax.lax.map(one, (stacks, held), batch_size=size if size > 1 else None)
+
+        return run
+
+    largest = max(1, LARGEST // (rows * columns))
+    if k == 1 or largest == 1:
+        return at_once(1)(stacks, held)
+    return jax.lax.platform_dependent(stacks, held, cpu=at_once(1), default=at_once(largest))
+
+
+def _as_tuples(results: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    return tuple(results[0]), tuple(results[1])

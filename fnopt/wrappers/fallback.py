@@ -1,0 +1,42 @@
+"""Hidden matrices for one rule, the rest for another: what every matrix optimizer is inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fnopt import matrices
+from fnopt.core import GradientTransformation
+from fnopt.hyperparameters import Labeled
+from fnopt.wrappers.partitioning import partition
+
+
+def matrix_or_fallback(
+    name: str,
+    rule: Any,
+    fallback: Any,
+    dimension_numbers: Any = None,
+    layout: str = "in_out",
+) -> GradientTransformation:
+    """The rule on the hidden matrices, the fallback on all other leaves.
+
+    A part of a matrix optimizer's factory. Which leaves are which is `fnopt.matrices.choices`'s to
+    say; leaves that it doubts are told of on the log.
+
+    Args:
+      name: of the optimizer: the label of its leaves, and the name of its states' entry.
+      rule: a transformation of the matrices, to the end: updates that are ready to be added.
+      fallback: a transformation of the other leaves.
+      dimension_numbers: a tree like the params, or a function of the params, of
+        `MatrixDimensionNumbers` and None.
+      layout: "in_out" or "out_in".
+    """
+    return partition(
+        {name: rule, matrices.FALLBACK: fallback},
+        labels_fn=lambda params: matrices.labels(name, params, dimension_numbers, layout),
+        allow_unused=True,
+    )
+
+
+def named(name: str, value: Any) -> Any:
+    """A hyperparameter under a name of its own in the state: the fallback's learning rate."""
+    return value if isinstance(value, Labeled) else Labeled(name, value)

@@ -9,6 +9,8 @@ that tiny and huge ones come out as others do.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,13 +65,13 @@ def power_iteration(
     def value(v: jax.Array, av: jax.Array) -> jax.Array:
         return jnp.sum(jnp.real(jnp.conj(v) * av), axis=(-2, -1))
 
-    def step(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def step(carry: Any) -> Any:
         i, v, av, now, _ = carry
         v = av / norms(av)
         av = jnp.matmul(a, v, precision=HIGHEST)
         return i + 1, v, av, value(v, av), now
 
-    def moves(carry: tuple[jax.Array, ...]) -> jax.Array:
+    def moves(carry: Any) -> jax.Array:
         i, _, _, now, last = carry
         return (i < steps) & jnp.any(jnp.abs(now - last) > tolerance * jnp.abs(now))
 

@@ -13,6 +13,8 @@ for Shampoo, with ε relative and roots of a large error rejected).
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -40,9 +42,9 @@ def inverse_root(
       not a number where A is not finite. A caller keeps an old root where not error <= 0.1.
 
     >>> import jax.numpy as jnp
-    >>> root, error = inverse_root(jnp.diag(jnp.array([4e20, 9e20])), 2)
+    >>> root, error = inverse_root(jnp.diag(jnp.array([1e20, 16e20])), 4, 1e-12)
     >>> jnp.diag(root)
-    Array([5.0000e-11, 3.3333e-11], dtype=float32)
+    Array([1.e-05, 5.e-06], dtype=float32)
     """
     if p < 1 or int(p) != p:
         raise ValueError(f"inverse_root: p must be a positive integer, got {p}")
@@ -87,7 +89,7 @@ def _by_newton(a: jax.Array, one: jax.Array, p: int, ridge: float) -> tuple[jax.
     def distance(m: jax.Array) -> jax.Array:
         return jnp.max(jnp.abs(m - one), axis=(-2, -1), keepdims=True)
 
-    def step(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def step(carry: Any) -> Any:
         i, m, x, error, going = carry
         t = ((p + 1) * one - m) / p
         next_m = times(power(t, p), m)
@@ -98,7 +100,7 @@ def _by_newton(a: jax.Array, one: jax.Array, p: int, ridge: float) -> tuple[jax.
         error = jnp.where(better, next_error, error)
         return i + 1, m, x, error, better & (error > small)
 
-    def unfinished(carry: tuple[jax.Array, ...]) -> jax.Array:
+    def unfinished(carry: Any) -> jax.Array:
         return (carry[0] < STEPS) & jnp.any(carry[-1])
 
     m = (z.astype(a.dtype)) * (a + (ridge * largest).astype(a.dtype) * one)

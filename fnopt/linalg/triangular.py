@@ -38,7 +38,7 @@ def _solved(x: jax.Array, q: jax.Array, lower: bool, left: bool) -> jax.Array:
     x = jnp.broadcast_to(x, (*shape, *x.shape[-2:]))
     if not x.size:
         return x
-    triangle = jnp.tril(q) if lower else jnp.triu(q)
+    triangle = jnp.broadcast_to(jnp.tril(q) if lower else jnp.triu(q), (*shape, *q.shape[-2:]))
     real = jnp.finfo(q.dtype)
     size = jnp.max(jnp.abs(triangle), axis=(-2, -1), keepdims=True)
     size = jnp.where(size < float(real.tiny), jnp.ones_like(size), size).astype(q.dtype)
@@ -47,7 +47,7 @@ def _solved(x: jax.Array, q: jax.Array, lower: bool, left: bool) -> jax.Array:
     least = jnp.asarray(float(real.eps), q.dtype)
     sign = jnp.where(jnp.real(diagonal) < 0, -least, least)
     lift = jnp.where(jnp.abs(diagonal) < float(real.eps), sign - diagonal, 0 * diagonal)
-    triangle = triangle + lift[..., None] * jnp.eye(q.shape[-1], dtype=q.dtype)
-    triangle = jnp.broadcast_to(triangle, (*shape, *q.shape[-2:]))
+    one = jnp.broadcast_to(jnp.eye(q.shape[-1], dtype=q.dtype), triangle.shape)
+    triangle = triangle + lift[..., None] * one
     solved = jax.lax.linalg.triangular_solve(triangle, x, left_side=left, lower=lower)
     return solved / size

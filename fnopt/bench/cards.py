@@ -232,6 +232,12 @@ CARDS = {
     ),
     "schedule_free_adamw": Card(Run("5", 5e-5), Run("0.1", 5e-3), Run("", 5e-3)),
     "schedule_free_sgd": Card(Run("5", 5e-5), Run("0.005", 3e-3), Run("", 5e-3)),
+    "muon": Card(
+        Run("cosine:0.1 adam_learning_rate=1", 1e-6),
+        Run("cosine:0.1 adam_learning_rate=0.1", 1e-6),
+        Run("", 0.02),
+        "vectors go to AdamW",
+    ),
     "scion": Card(
         Run("cosine:0.1 constrained=false", 5e-6),
         Run("cosine:0.01 constrained=false", 1e-6),

@@ -49,13 +49,15 @@ POLAR_EXPRESS = (
 )
 """Of five p the best for values from 0.001 on, with room for rounding: X is divided by 1.02 ‖M‖."""
 
-SEQUENCES: dict[str, tuple[Sequence[tuple[float, float, float]], float]] = {
-    "keller_jordan": ((MUON,), 1.0),
-    "quintic": (QUINTIC, 1.0),
-    "polar_express": (POLAR_EXPRESS, 1.02),
-    "exact": ((EXACT,), 1.0),
+Triple = tuple[float, float, float]
+
+SEQUENCES: dict[str, tuple[Sequence[Triple], Triple, float]] = {
+    "keller_jordan": ((), MUON, 1.0),
+    "quintic": (QUINTIC, EXACT, 1.0),
+    "polar_express": (POLAR_EXPRESS, EXACT, 1.02),
+    "exact": ((), EXACT, 1.0),
 }
-"""Name -> the triples of the first steps, the last one for all further; and what ‖M‖ is times.
+"""Name -> the triples of the first steps, that of all further ones, and what ‖M‖ is times.
 
 Muon's (github.com/KellerJordan/Muon); a varying one (the same author's and F. L. Cesista's); Polar
 Express (Amsel et al. 2025, arXiv 2505.16932); the Taylor series' of (1 − x)^(−1/2).
@@ -82,8 +84,8 @@ def sequence(coefficients: Any, steps: int) -> tuple[list[tuple[Any, Any, Any]],
         if coefficients not in SEQUENCES:
             known = ", ".join(SEQUENCES)
             raise ValueError(f"Newton-Schulz: no coefficients {coefficients!r}; known: {known}")
-        triples, factor = SEQUENCES[coefficients]
-        table = [triples[min(i, len(triples) - 1)] for i in range(steps)]
+        first, further, factor = SEQUENCES[coefficients]
+        table = [*first, *[further] * steps][:steps] if steps > 0 else []
     elif coefficients and isinstance(coefficients[0], Sequence):
         table = [(t[0], t[1], t[2]) for t in coefficients if len(t) == 3]
         if len(table) < len(coefficients):

@@ -104,8 +104,8 @@ DIFFERENCES = {
         "galore scale_by_galore",
     ),
     ("absent", "weight_dimension_numbers"): (
-        "leading axes are a stack of matrices: reshape what is another",
-        "galore scale_by_galore",
+        "leading axes are a stack of matrices; Muon has dimension_numbers",
+        "galore scale_by_galore scale_by_muon",
     ),
     ("absent", "verbose"): ("rules do not print", "sophia"),
     ("absent", "print_win_rate_every_n_steps"): ("rules do not print", "sophia"),
@@ -114,6 +114,24 @@ DIFFERENCES = {
     ("default", "mask"): ("or mask_fn, for what is callable and no function", "masked"),
     ("default", "param_labels"): ("or labels_fn, for what is no function", "partition"),
     ("default", "adv_optimizer"): ("the paper's adversary", "sam"),
+    ("default", "ns_coeffs"): ("the same triple, by its name", "muon scale_by_muon"),
+    ("default", "adam_b2"): ("the author's AdamW beside Muon", "muon"),
+    ("default", "adam_learning_rate"): ("optax's None gives AdamW Muon's rate", "muon"),
+    ("absent", "eps"): (
+        "a zero gradient gives zero, a tiny one its direction",
+        "muon scale_by_muon",
+    ),
+    ("absent", "adaptive"): ("its length is the step's, which is not Muon's", "muon scale_by_muon"),
+    ("absent", "preconditioning"): (
+        "the other ways to a norm below 1 are for fewer steps: ns_coeffs has better ones",
+        "muon scale_by_muon",
+    ),
+    ("absent", "adam_eps_root"): ("give a whole optimizer as the fallback", "muon"),
+    ("absent", "consistent_rms"): ("scale is moonlight", "muon"),
+    ("absent", "muon_weight_dimension_numbers"): (
+        "dimension_numbers, as in all matrix optimizers",
+        "muon",
+    ),
     ("absent", "decay_rate_fn"): ("decay_rate may be a schedule", "scale_by_factored_rms"),
 }
 

@@ -208,6 +208,13 @@ def by_rank(params):
     return jax.tree.map(lambda p: balls.get(p.ndim, "bias"), params)
 
 
+def numbered(params):
+    """The first axis as inputs and the last as outputs, of all but vectors and scalars."""
+    return jax.tree.map(
+        lambda p: fnopt.MatrixDimensionNumbers(0, -1) if jnp.ndim(p) > 1 else None, params
+    )
+
+
 # Configurations in which a factory is another rule than by default.
 CONFIGURATIONS = {
     "sgd with momentum": Builder(fnopt.sgd, 0.01, momentum=0.9),
@@ -289,6 +296,19 @@ CONFIGURATIONS = {
     "MultiSteps of bfloat16 sums": Builder(
         fnopt.MultiSteps, fnopt.adam(0.01), 2, accumulator_dtype=jnp.bfloat16
     ).allowing(2.1),  # the sum before it is rounded, which the step is made from, and the updates
+    "muon by its numbers": Builder(
+        fnopt.muon,
+        0.01,
+        "polar_express",
+        weight_decay=0.1,
+        nesterov=False,
+        scale="moonlight",
+        layout="out_in",
+        dimension_numbers=numbered,
+    ).allowing(3.6),
+    "muon with another fallback": Builder(
+        fnopt.muon, 0.01, mu_dtype="bfloat16", scale="spectral", fallback=fnopt.lion(1e-3)
+    ).allowing(3.6),
     "nadam warmed up": Builder(fnopt.nadam, 0.01, momentum_decay=4e-3),
     "novograd with decay": Builder(fnopt.novograd, 0.01, weight_decay=0.1),
     "polyak_sgd sps+": Builder(fnopt.polyak_sgd, variant="sps+", f_min=0.5).calling(value=1.5),
@@ -410,6 +430,8 @@ BOUNDS = {
     "scale_by_rprop": 1.1,
     "rprop": 1.1,
     # Newton-Schulz has a matrix, its successor and their Gram matrix, here a quarter of them
+    "scale_by_muon": 3.6,  # of one matrix also the momentum ahead, and the products at the end
+    "muon": 3.6,
     "scale_by_scion": 2.3,
     "scion": 2.3,
     # copies of the codes of the last step

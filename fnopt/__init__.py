@@ -17,13 +17,13 @@ from fnopt.core import chain as chain
 from fnopt.core import composition as composition
 from fnopt.core import gradient_transformation as gradient_transformation
 from fnopt.core import named_chain as named_chain
+from fnopt.hidden_matrices import MatrixReport as MatrixReport
+from fnopt.hidden_matrices import matrix_report as matrix_report
 from fnopt.hyperparameters import Tunable as Tunable
 from fnopt.hyperparameters import hyperparameters as hyperparameters
 from fnopt.hyperparameters import set_hyperparameters as set_hyperparameters
 from fnopt.injection import inject_hyperparams as inject_hyperparams
 from fnopt.matrices import MatrixDimensionNumbers as MatrixDimensionNumbers
-from fnopt.matrices import MatrixReport as MatrixReport
-from fnopt.matrices import matrix_report as matrix_report
 from fnopt.optimizers.acprop import acprop as acprop
 from fnopt.optimizers.acprop import scale_by_acprop as scale_by_acprop
 from fnopt.optimizers.adabelief import adabelief as adabelief
@@ -137,6 +137,8 @@ from fnopt.optimizers.scion import scale_by_scion as scale_by_scion
 from fnopt.optimizers.scion import scion as scion
 from fnopt.optimizers.scion import scion_init as scion_init
 from fnopt.optimizers.sgd import sgd as sgd
+from fnopt.optimizers.shampoo import scale_by_shampoo as scale_by_shampoo
+from fnopt.optimizers.shampoo import shampoo as shampoo
 from fnopt.optimizers.sign_sgd import scale_by_signum as scale_by_signum
 from fnopt.optimizers.sign_sgd import sign_sgd as sign_sgd
 from fnopt.optimizers.sign_sgd import signum as signum

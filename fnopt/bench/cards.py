@@ -233,10 +233,10 @@ CARDS = {
     "schedule_free_adamw": Card(Run("5", 5e-5), Run("0.1", 5e-3), Run("", 5e-3)),
     "schedule_free_sgd": Card(Run("5", 5e-5), Run("0.005", 3e-3), Run("", 5e-3)),
     "muon": Card(
-        Run("cosine:0.1 adam_learning_rate=1", 1e-6),
-        Run("cosine:0.1 adam_learning_rate=0.1", 1e-6),
-        Run("", 0.02),
-        "vectors go to AdamW",
+        Run("0.02 adam_learning_rate=1", 0.007),
+        Run("0.02 adam_learning_rate=0.1", 0.001),
+        Run("0.02 adam_learning_rate=0.003", 0.1),
+        "vectors go to AdamW, at a constant rate here",
     ),
     "scion": Card(
         Run("cosine:0.1 constrained=false", 5e-6),

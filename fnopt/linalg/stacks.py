@@ -44,7 +44,8 @@ def map_stacks(
     Returns:
       The trees that the kernel's results make: in the params' shapes, and as `kept`.
     """
-    seen, treedef = jax.tree.flatten(views, is_leaf=tree.is_none)
+    seen, found = jax.tree.flatten(views, is_leaf=tree.is_none)
+    treedef: Any = found
     columns = [treedef.flatten_up_to(t) for t in matrices]
     extras = [treedef.flatten_up_to(t) for t in kept]
     groups: dict[Any, list[int]] = collections.defaultdict(list)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fnopt import matrices
+from fnopt import hidden_matrices
 from fnopt.core import GradientTransformation
 from fnopt.hyperparameters import Labeled
 from fnopt.wrappers.partitioning import partition
@@ -19,8 +19,8 @@ def matrix_or_fallback(
 ) -> GradientTransformation:
     """The rule on the hidden matrices, the fallback on all other leaves.
 
-    A part of a matrix optimizer's factory. Which leaves are which is `fnopt.matrices.choices`'s to
-    say; leaves that it doubts are told of on the log.
+    A part of a matrix optimizer's factory. Which leaves are which, `fnopt.hidden_matrices.choices`
+    says; those that it doubts are told of on the log.
 
     Args:
       name: of the optimizer: the label of its leaves, and the name of its states' entry.
@@ -31,8 +31,8 @@ def matrix_or_fallback(
       layout: "in_out" or "out_in".
     """
     return partition(
-        {name: rule, matrices.FALLBACK: fallback},
-        labels_fn=lambda params: matrices.labels(name, params, dimension_numbers, layout),
+        {name: rule, hidden_matrices.FALLBACK: fallback},
+        labels_fn=lambda params: hidden_matrices.labels(name, params, dimension_numbers, layout),
         allow_unused=True,
     )
 

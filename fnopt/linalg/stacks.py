@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ from fnopt.tree import PyTree
 
 LARGEST = 2**26
 """The entries of a part of a stack that a kernel gets at once, where it gets a batch."""
+
+MANY = 4
+"""How many leaves of one shape there are before the compiler is to see one loop for all."""
 
 Kernel = Callable[[tuple[jax.Array, ...], tuple[Any, ...]], tuple[Sequence[Any], Sequence[Any]]]
 
@@ -59,12 +63,11 @@ def map_stacks(
             jax.tree.map(lambda *xs: _joined(xs), *(e[i] for i in members)) for e in extras
         )
         moved, held = _run(kernel, stacks, held)
-        start = 0
-        for i in members:
-            part = functools.partial(_part, start, start + seen[i].batch)
+        sizes = [seen[i].batch for i in members]
+        for i, start in zip(members, _starts(sizes, stacks[0])):
+            part = functools.partial(_part, start, seen[i].batch)
             back = [seen[i].unstack(part(x), columns[0][i]) for x in moved]
             out[i] = back, jax.tree.map(part, held)
-            start += seen[i].batch
     counts = [len(side) for side in next(iter(out.values()), (matrices, kept))]
     results: list[tuple[PyTree, ...]] = []
     for side, given in enumerate((columns, extras)):
@@ -77,8 +80,36 @@ def map_stacks(
     return results[0], results[1]
 
 
-def _part(start: int, end: int, x: jax.Array) -> jax.Array:
-    return jax.lax.slice_in_dim(x, start, end)
+def _part(start: Any, size: int, x: jax.Array) -> jax.Array:
+    if x.shape[0] == size:
+        return x
+    return jax.lax.dynamic_slice_in_dim(x, start, size, allow_negative_indices=False)
+
+
+def _starts(sizes: Sequence[int], stack: jax.Array) -> Sequence[Any]:
+    """Where each leaf's part of a stack begins.
+
+    A CPU compiles a loop for each constant in it, but equal loops once. So there, if the parts are
+    many, they are numbers that come out of a program: a loop that ends after one turn, which the
+    compiler cannot know. Half of the compiler's time for Muon of 72 matrices was spent on them.
+    """
+    starts = tuple(itertools.accumulate(sizes[:-1], initial=0))
+    if len(sizes) < MANY or not isinstance(stack, jax.core.Tracer):
+        return starts
+
+    def told(first: jax.Array) -> tuple[jax.Array, ...]:
+        nothing = (jnp.isnan(first) & jnp.isinf(first)).astype(jnp.int32)
+        constants = tuple(map(jnp.int32, starts))
+
+        def turn(_: Any, found: Any) -> Any:
+            return tuple(start + nothing for start in found)
+
+        return jax.lax.fori_loop(jnp.int32(0), nothing + 1, turn, constants)
+
+    first = jax.lax.stop_gradient(jnp.real(stack[(0,) * stack.ndim]))
+    return jax.lax.platform_dependent(
+        first, cpu=told, default=lambda _: tuple(map(jnp.int32, starts))
+    )
 
 
 def _joined(parts: Sequence[jax.Array]) -> jax.Array:

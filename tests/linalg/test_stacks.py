@@ -74,6 +74,29 @@ def test_a_large_stack_is_taken_in_parts(monkeypatch):
             monkeypatch.setattr(stacks, "LARGEST", largest)
 
 
+def test_many_parts_are_found_in_one_program_too():
+    tree = {str(i): jnp.full((2, 3, 3) if i % 2 else (3, 3), float(i + 1)) for i in range(9)}
+    seen = views(tree)
+
+    def double(tree):
+        (found,), (kept,) = map_stacks(
+            lambda matrices, kept: ((2 * matrices[0],), (3 * kept[0],)),
+            seen,
+            (tree,),
+            ({k: jnp.full((seen[k].batch, 2), float(k)) for k in tree},),
+        )
+        return found, kept
+
+    found, kept = jax.jit(double)(tree)
+    for i, x in tree.items():
+        np.testing.assert_array_equal(found[i], 2 * x)
+        np.testing.assert_array_equal(kept[i], 3 * float(i))
+    pair = jax.tree.map(lambda x: jnp.stack([x, -x]), tree)
+    np.testing.assert_array_equal(jax.vmap(lambda t: double(t)[0])(pair)["7"][1], -2 * tree["7"])
+    slope = jax.grad(lambda t: sum(jnp.sum(x) for x in double(t)[0].values()))(tree)
+    np.testing.assert_array_equal(slope["3"], 2)
+
+
 def test_nothing_and_only_vectors():
     assert map_stacks(None, {}, ({},)) == (({},), ())
     tree = {"e": jnp.ones(3)}

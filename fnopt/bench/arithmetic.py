@@ -1,0 +1,98 @@
+"""How many operations a step makes, counted in the traced program: products, roots, decompositions.
+
+The compiler counts a loop's body once and a branch at its dearest. Here a loop counts as often as
+it turns, and what a branch adds to the cheapest one is counted by itself: it is made at times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Arithmetic(NamedTuple):
+    """Floating-point operations of one step.
+
+    Attributes:
+      always: of every step.
+      due: what a step makes besides when all of its branches are due.
+    """
+
+    always: float
+    due: float
+
+    def amortized(self, every: float) -> float:
+        """Operations of the mean step, where branches are due in one of `every`."""
+        return self.always + self.due / every
+
+
+def operations(f: Callable[..., Any], *arguments: Any) -> Arithmetic:
+    """Counts the matrix arithmetic of f, on arrays or shapes; elementwise work is not counted."""
+    return _count(jax.make_jaxpr(f)(*arguments).jaxpr)
+
+
+def _count(program: Any) -> Arithmetic:
+    always = due = 0.0
+    for equation in program.eqns:
+        one = _of(equation)
+        always, due = always + one.always, due + one.due
+    return Arithmetic(always, due)
+
+
+def _of(equation: Any) -> Arithmetic:
+    name, given = equation.primitive.name, equation.params
+    if name == "cond":
+        branches = [_count(branch.jaxpr) for branch in given["branches"]]
+        if given.get("branches_platforms") is not None:
+            return branches[0]
+        totals = sorted(branch.always for branch in branches)
+        return Arithmetic(totals[0], totals[-1] - totals[0] + max(b.due for b in branches))
+    if name in DECOMPOSITIONS:
+        return Arithmetic(DECOMPOSITIONS[name](equation), 0.0)
+    times = given.get("length", 1) if name == "scan" else 1
+    inner = [_count(program) for program in _programs(given)]
+    return Arithmetic(times * sum(i.always for i in inner), times * sum(i.due for i in inner))
+
+
+def _programs(given: Any) -> Iterator[Any]:
+    """The programs inside an equation: of a call, a loop or a derivative rule."""
+    for value in given.values():
+        for one in value if isinstance(value, tuple | list) else (value,):
+            program = getattr(one, "jaxpr", one)
+            if hasattr(program, "eqns"):
+                yield program
+
+
+def _product(equation: Any) -> float:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    return 2.0 * math.prod(out) * math.prod(left[i] for i in contracted)
+
+
+def _square(factor: float) -> Callable[[Any], float]:
+    def count(equation: Any) -> float:
+        *batch, m, n = equation.invars[0].aval.shape
+        return factor * math.prod(batch) * m * n * min(m, n)
+
+    return count
+
+
+def _solve(equation: Any) -> float:
+    triangle, right = (x.aval.shape for x in equation.invars[:2])
+    return 1.0 * triangle[-1] * math.prod(right)
+
+
+DECOMPOSITIONS: dict[str, Callable[[Any], float]] = {
+    "dot_general": _product,
+    "triangular_solve": _solve,
+    "cholesky": _square(1 / 3),
+    "geqrf": _square(4 / 3),
+    "qr": _square(8 / 3),
+    "householder_product": _square(4 / 3),
+    "eigh": _square(9.0),
+    "svd": _square(12.0),
+}
+"""Primitive -> operations of one; those of decompositions are the usual estimates, for n × n."""

@@ -244,6 +244,12 @@ CARDS = {
         Run("0.01 constrained=false", 0.005),
         "without the ball of radius 1, in which the minima are not",
     ),
+    "shampoo": Card(
+        Run("0.1 adam_learning_rate=1", 1e-6),
+        Run("0.1 adam_learning_rate=0.1", 1e-6),
+        Run("0.003 adam_learning_rate=0.003 update_every=50", 0.01),
+        "vectors go to AdamW; few roots, for a CPU's sake",
+    ),
     "sgd": Card(Run("1", 7e-5), Run("0.002", 0.02), Run("", 0.07)),
     "sign_sgd": Card(
         Run("cosine:0.2", 0.005),

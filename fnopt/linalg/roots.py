@@ -26,7 +26,7 @@ STEPS = 100
 
 
 def inverse_root(
-    a: jax.Array, p: int, ridge: float = 1e-6, method: str = "eigh"
+    a: jax.Array, p: int, ridge: Any = 1e-6, method: str = "eigh"
 ) -> tuple[jax.Array, jax.Array]:
     """(A + ε λmax I)^(−1/p) of each matrix, and how far off it is; the identity for a zero matrix.
 
@@ -61,17 +61,17 @@ def inverse_root(
     return jnp.where(nothing, one, x), error
 
 
-def _by_eigh(a: jax.Array, p: int, ridge: float) -> tuple[jax.Array, jax.Array]:
+def _by_eigh(a: jax.Array, p: int, ridge: Any) -> tuple[jax.Array, jax.Array]:
     values, q = jnp.linalg.eigh(a, symmetrize_input=False)
     largest = jnp.max(values, axis=-1, keepdims=True)
-    floor = max(ridge, float(jnp.finfo(values.dtype).tiny) ** 0.5)
+    floor = jnp.maximum(ridge, float(jnp.finfo(values.dtype).tiny) ** 0.5).astype(values.dtype)
     powers = (jnp.maximum(values, 0) + floor * largest) ** (-1 / p)
     x = jnp.matmul(q * powers[..., None, :].astype(q.dtype), jnp.conj(q.mT), precision=HIGHEST)
     off = jnp.matmul(a, q, precision=HIGHEST) - q * values[..., None, :].astype(q.dtype)
     return x, jnp.max(jnp.abs(off), axis=(-2, -1)) / largest[..., 0]
 
 
-def _by_newton(a: jax.Array, one: jax.Array, p: int, ridge: float) -> tuple[jax.Array, jax.Array]:
+def _by_newton(a: jax.Array, one: jax.Array, p: int, ridge: Any) -> tuple[jax.Array, jax.Array]:
     largest = power_iteration(a)[0][..., None, None]
     z = (1 + p) / (2 * largest)
     small = 4 * float(jnp.finfo(z.dtype).eps)

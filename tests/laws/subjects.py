@@ -329,6 +329,21 @@ CONFIGURATIONS = {
     "schedule_free_sgd with a bfloat16 z": Builder(
         fnopt.schedule_free_sgd, 0.01, state_dtype=jnp.bfloat16
     ).allowing(0.55),  # copied likewise
+    "shampoo of sums in blocks": Builder(
+        fnopt.shampoo,
+        0.01,
+        0.0,
+        1.0,
+        weight_decay=0.1,
+        grafting="none",
+        update_every=2,
+        start_preconditioning_step=1,
+        block_size=2,
+        dimension_numbers=numbered,
+    ).allowing(None),  # hundreds of thousands of factors for one leaf
+    "shampoo by Newton's roots": Builder(
+        fnopt.shampoo, 0.01, b3=0.5, grafting="rmsprop", update_every=2, root="newton"
+    ).allowing(21),
     "scion with several norms": Builder(fnopt.scion, 0.01, norms=by_rank),
     "scion unconstrained": Builder(fnopt.scion, 0.01, 1.0, norms="row", constrained=False),
     "sm3 averaging": Builder(fnopt.scale_by_sm3, b2=0.9),
@@ -432,6 +447,9 @@ BOUNDS = {
     # Newton-Schulz has a matrix, its successor and their Gram matrix, here a quarter of them
     "scale_by_muon": 3.6,  # of one matrix also the momentum ahead, and the products at the end
     "muon": 3.6,
+    # factors of the longer side are many times the matrix, and a decomposition has three of them
+    "scale_by_shampoo": 36,
+    "shampoo": 20,
     "scale_by_scion": 2.3,
     "scion": 2.3,
     # copies of the codes of the last step

@@ -79,7 +79,8 @@ class Contender:
         )
         middle = time.process_time()
         self.program: Any = lowered.compile()
-        self.temporary = self.program.memory_analysis().temp_size_in_bytes / self.size
+        memory: Any = self.program.memory_analysis()
+        self.temporary = memory.temp_size_in_bytes / self.size
         self.lower, self.compile = middle - start, time.process_time() - middle
 
     def step(self) -> None:

@@ -208,7 +208,7 @@ def scale_by_soap(
         mu = tree.nones_like(updates) if no_mean else state.mu
         alone = (beside_matrices(x, view) for x in (updates, mu, state.nu))
         alone = tree.map(plain, *alone, outputs=3)
-        moments = (state.nu,) if no_mean else (state.nu, mu)
+        moments: Any = (state.nu,) if no_mean else (state.nu, mu)
         with jax.numpy_dtype_promotion("standard"):  # complex matrices meet their real v
             (moved, *moments), held = map_stacks(
                 turned, view, (updates, *moments), (state.factors, state.bases)

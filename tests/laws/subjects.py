@@ -343,7 +343,7 @@ CONFIGURATIONS = {
     ).allowing(None),  # hundreds of thousands of factors for one leaf
     "shampoo by Newton's roots": Builder(
         fnopt.shampoo, 0.01, b3=0.5, grafting="rmsprop", update_every=2, root="newton"
-    ).allowing(21),
+    ).allowing(36),  # the iteration has a matrix's powers besides
     "scion with several norms": Builder(fnopt.scion, 0.01, norms=by_rank),
     "scion unconstrained": Builder(fnopt.scion, 0.01, 1.0, norms="row", constrained=False),
     "sm3 averaging": Builder(fnopt.scale_by_sm3, b2=0.9),

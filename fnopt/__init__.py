@@ -110,6 +110,8 @@ from fnopt.optimizers.nadam import nadam as nadam
 from fnopt.optimizers.nadam import nadamw as nadamw
 from fnopt.optimizers.nadam import scale_by_nadam as scale_by_nadam
 from fnopt.optimizers.noisy_sgd import noisy_sgd as noisy_sgd
+from fnopt.optimizers.normuon import normuon as normuon
+from fnopt.optimizers.normuon import scale_by_normuon as scale_by_normuon
 from fnopt.optimizers.novograd import novograd as novograd
 from fnopt.optimizers.novograd import scale_by_novograd as scale_by_novograd
 from fnopt.optimizers.optimistic_adam_v2 import optimistic_adam_v2 as optimistic_adam_v2

@@ -309,6 +309,15 @@ CONFIGURATIONS = {
     "muon with another fallback": Builder(
         fnopt.muon, 0.01, mu_dtype="bfloat16", scale="spectral", fallback=fnopt.lion(1e-3)
     ).allowing(3.6),
+    "normuon by its numbers": Builder(
+        fnopt.normuon,
+        0.01,
+        weight_decay=0.1,
+        nesterov=False,
+        scale="moonlight",
+        layout="out_in",
+        dimension_numbers=numbered,
+    ).allowing(3.6),
     "nadam warmed up": Builder(fnopt.nadam, 0.01, momentum_decay=4e-3),
     "novograd with decay": Builder(fnopt.novograd, 0.01, weight_decay=0.1),
     "polyak_sgd sps+": Builder(fnopt.polyak_sgd, variant="sps+", f_min=0.5).calling(value=1.5),
@@ -447,6 +456,8 @@ BOUNDS = {
     # Newton-Schulz has a matrix, its successor and their Gram matrix, here a quarter of them
     "scale_by_muon": 3.6,  # of one matrix also the momentum ahead, and the products at the end
     "muon": 3.6,
+    "scale_by_normuon": 3.6,
+    "normuon": 3.6,
     # factors of the longer side are many times the matrix, and a decomposition has three of them
     "scale_by_shampoo": 36,
     "shampoo": 20,

@@ -125,6 +125,8 @@ from fnopt.optimizers.polyak_sgd import polyak_sgd as polyak_sgd
 from fnopt.optimizers.polyak_sgd import scale_by_polyak as scale_by_polyak
 from fnopt.optimizers.prodigy import prodigy as prodigy
 from fnopt.optimizers.prodigy import scale_by_prodigy as scale_by_prodigy
+from fnopt.optimizers.psgd_kron import psgd_kron as psgd_kron
+from fnopt.optimizers.psgd_kron import scale_by_psgd_kron as scale_by_psgd_kron
 from fnopt.optimizers.radam import radam as radam
 from fnopt.optimizers.radam import scale_by_radam as scale_by_radam
 from fnopt.optimizers.ranger import ranger as ranger

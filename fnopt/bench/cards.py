@@ -244,6 +244,12 @@ CARDS = {
         Run("0.02 adam_learning_rate=0.003", 0.05),
         "vectors go to AdamW, at a constant rate here",
     ),
+    "psgd_kron": Card(
+        Run("0.02 adam_learning_rate=1", 0.007),
+        Run("0.02 adam_learning_rate=0.1", 0.001),
+        Run("0.005 adam_learning_rate=0.003", 0.1),
+        "vectors go to AdamW, at a constant rate here",
+    ),
     "scion": Card(
         Run("cosine:0.1 constrained=false", 5e-6),
         Run("cosine:0.01 constrained=false", 1e-6),

@@ -43,7 +43,7 @@ MOST_USED = (
 
 GIVEN: dict[str, dict[str, Any]] = {
     "dpsgd": {"l2_norm_clip": 1.0, "noise_multiplier": 1.0, "seed": 0},
-    **dict.fromkeys(("apollo", "apollo_mini", "noisy_sgd"), {"key": 0}),
+    **dict.fromkeys(("apollo", "apollo_mini", "noisy_sgd", "psgd_kron"), {"key": 0}),
 }
 """Arguments without which an optimizer cannot be made, beside its rate."""
 

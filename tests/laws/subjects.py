@@ -160,6 +160,9 @@ EXAMPLES = {
     "scale_by_apollo": Builder(fnopt.scale_by_apollo, key=0, rank=2),
     "apollo": Builder(fnopt.apollo, 0.01, key=0, rank=2),
     "apollo_mini": Builder(fnopt.apollo_mini, 0.01, key=0),
+    # a factor of the longer side is many times the matrix, and its successor likewise
+    "scale_by_psgd_kron": Builder(fnopt.scale_by_psgd_kron, key=0).allowing(None),
+    "psgd_kron": Builder(fnopt.psgd_kron, 0.01, key=0).allowing(None),
     # the singular value decomposition has the matrix and its factors
     "scale_by_galore": Builder(fnopt.scale_by_galore, rank=2).allowing(2.5),
     "galore": Builder(fnopt.galore, 0.01, rank=2, weight_decay=0.1).allowing(2.5),
@@ -331,6 +334,17 @@ CONFIGURATIONS = {
         bias_correction=True,
         beta3=0.9,
     ).allowing(1.1),  # the slices, half of the gradients and of the params, are stored for a sum
+    "psgd_kron by triangles": Builder(
+        fnopt.psgd_kron,
+        0.01,
+        weight_decay=0.1,
+        key=0,
+        form="triangular",
+        update_every=2,
+        max_size_triangular=3,
+        layout="out_in",
+        dimension_numbers=numbered,
+    ).allowing(None),
     "radam with nesterov": Builder(fnopt.radam, 0.01, nesterov=True),
     "rprop with backtracking": Builder(fnopt.rprop, 0.01, backtracking=True).allowing(
         2.1

@@ -1,0 +1,156 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fnopt
+from fnopt.optimizers.psgd_kron import psgd_kron
+from fnopt.testing.oracles import largest_error, leafwise
+
+SHAPES = {"tall": (5, 3), "wide": (3, 5), "square": (4, 4), "stack": (2, 3, 5), "vector": (5,)}
+NUMBERS = {
+    name: None if len(shape) < 2 else fnopt.MatrixDimensionNumbers(len(shape) - 2, len(shape) - 1)
+    for name, shape in SHAPES.items()
+}
+KEY = 3
+
+
+def adam(theta, gradients, rate):
+    m = v = 0.0
+    for t, g in enumerate(gradients, 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        theta = theta - rate * m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        yield theta
+
+
+def norm_below(a):
+    column = a[:, np.argmax(np.linalg.norm(a, axis=0))]
+    return np.linalg.norm(a.T @ column) / np.linalg.norm(column)
+
+
+def of_factor(q, x, f):
+    """f(Q) X, for a whole Q or a diagonal one."""
+    return (f(np.diag(q)) if q.ndim == 1 else f(q)) @ x
+
+
+def grown(q, update):
+    """(I − update) Q, of the diagonal alone where Q is one."""
+    if q.ndim == 1:
+        return q - np.diag(update) * q
+    return q - update @ q
+
+
+def triangular(q1, q2, h, v, lr, bounds):
+    a = of_factor(q2, of_factor(q1, h, lambda q: q).T, lambda q: q).T
+    b = of_factor(
+        q2, of_factor(q1, v, lambda q: np.linalg.inv(q).T).T, lambda q: np.linalg.inv(q).T
+    ).T
+    new = []
+    for q, x, y in ((q1, a, b), (q2, a.T, b.T)):
+        total, change = x @ x.T + y @ y.T, x @ x.T - y @ y.T
+        norm = np.diag(total).max() if q.ndim == 1 else norm_below(total)
+        new.append(grown(q, lr * np.triu(change) / norm))
+    return *new, bounds
+
+
+def procrustes(q1, q2, h, v, lr, bounds):
+    p1, p2 = (np.diag(q**2) if q.ndim == 1 else q.T @ q for q in (q1, q2))
+    ph = p1 @ h @ p2
+    new, kept = [], []
+    for q, x, bound in zip((q1, q2), (ph, ph.T), bounds):
+        t, c = x @ x.T, x.size / len(x)
+        norm = np.diag(t).max() if q.ndim == 1 else norm_below(t)
+        bound = max(0.9 * bound + 0.1 * (norm + c), norm + c)
+        q = grown(q, lr / bound * (t - c * np.eye(len(t))))
+        if q.ndim == 2 and not np.array_equal(q, q.T):
+            r = (q.T - q) / norm_below(q.T - q)
+            gain, loss = np.trace(r @ q), -np.trace(r @ r @ q)
+            angle = min(gain / loss if loss > 0 else np.inf, 1 / 8)
+            q = (np.eye(len(q)) + angle * r + angle**2 / 2 * r @ r) @ q
+        new.append(q)
+        kept.append(bound)
+    return *new, kept
+
+
+def oracle(
+    rate,
+    dtype,
+    b1=0.9,
+    weight_decay=0.0,
+    form="procrustes",
+    preconditioner_lr=0.1,
+    preconditioner_init_scale=1.0,
+    update_probability=1.0,
+    update_every=None,
+    max_size_triangular=8192,
+    damping=3.45e-4,
+    max_rms=1.1,
+):
+    step = {"triangular": triangular, "procrustes": procrustes}[form]
+
+    def factor(n):
+        size = preconditioner_init_scale**0.5
+        return size * (np.ones(n) if n > max_size_triangular else np.eye(n))
+
+    def matrix(theta, gradients):
+        if theta.shape[0] > theta.shape[1]:
+            yield from (x.T for x in matrix(theta.T, [g.T for g in gradients]))
+            return
+        q1, q2 = map(factor, theta.shape)
+        bounds, owed, m = [0.0, 0.0], 0.0, np.zeros_like(theta)
+        for t, g in enumerate(gradients, 1):
+            m = b1 * m + (1 - b1) * g
+            ahead = m / (1 - b1**t)
+            owed += update_probability
+            due = owed >= 1 if update_every is None else (t - 1) % update_every == 0
+            owed -= owed >= 1
+            if due and np.any(ahead):
+                key = jax.random.fold_in(jax.random.key(KEY), t - 1)
+                v = np.asarray(jax.random.normal(key, theta.shape, dtype), np.float64)
+                h = ahead + damping * np.abs(ahead).mean() * v
+                q1, q2, bounds = step(q1, q2, h, v, preconditioner_lr, bounds)
+            p1, p2 = (np.diag(q**2) if q.ndim == 1 else q.T @ q for q in (q1, q2))
+            u = p1 @ ahead @ p2
+            u = u * min(1, max_rms / max(np.sqrt(np.mean(u**2)), 1e-300))
+            theta = theta - rate * (u + weight_decay * theta)
+            yield theta
+
+    @leafwise
+    def run(theta, gradients):
+        if theta.ndim < 2:
+            return adam(theta, gradients, 3e-4)
+        if theta.ndim == 2:
+            return matrix(theta, gradients)
+        layers = [matrix(x, [g[i] for g in gradients]) for i, x in enumerate(theta)]
+        return map(np.stack, zip(*layers))
+
+    return run
+
+
+SETTINGS = [
+    dict(),
+    dict(form="triangular"),
+    dict(b1=0.0, max_rms=0.7, preconditioner_lr=0.3, update_every=2, weight_decay=0.1),
+    dict(form="triangular", b1=0.0, max_rms=0.7, preconditioner_lr=0.3, update_every=2),
+    dict(b1=0.5, update_probability=0.37, preconditioner_init_scale=5.0, damping=0.1),
+    dict(form="triangular", update_probability=0.37, preconditioner_init_scale=5.0, damping=0.1),
+    dict(max_size_triangular=4, weight_decay=0.1),
+    dict(max_size_triangular=3, form="triangular", weight_decay=0.1),
+    dict(max_size_triangular=1),
+]
+
+
+def ours(rate, **setting):
+    return psgd_kron(rate, key=KEY, dimension_numbers=NUMBERS, **setting)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_oracle_in_float32(setting):
+    wanted = oracle(0.02, jnp.float32, **setting)
+    assert largest_error(ours(0.02, **setting), wanted, shapes=SHAPES) < 2e-6
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_oracle_in_float64(setting, x64):
+    wanted = oracle(0.02, jnp.float64, **setting)
+    assert largest_error(ours(0.02, **setting), wanted, jnp.float64, shapes=SHAPES) < 1e-12

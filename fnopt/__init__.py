@@ -47,6 +47,8 @@ from fnopt.optimizers.adam_mini import scale_by_adam_mini as scale_by_adam_mini
 from fnopt.optimizers.adamax import adamax as adamax
 from fnopt.optimizers.adamax import adamaxw as adamaxw
 from fnopt.optimizers.adamax import scale_by_adamax as scale_by_adamax
+from fnopt.optimizers.adamuon import adamuon as adamuon
+from fnopt.optimizers.adamuon import scale_by_adamuon as scale_by_adamuon
 from fnopt.optimizers.adamw import adamw as adamw
 from fnopt.optimizers.adan import adan as adan
 from fnopt.optimizers.adan import scale_by_adan as scale_by_adan
@@ -68,6 +70,8 @@ from fnopt.optimizers.cocob import cocob as cocob
 from fnopt.optimizers.cocob import scale_by_cocob as scale_by_cocob
 from fnopt.optimizers.dadapt_adamw import dadapt_adamw as dadapt_adamw
 from fnopt.optimizers.dadapt_adamw import scale_by_dadapt_adamw as scale_by_dadapt_adamw
+from fnopt.optimizers.dion import dion as dion
+from fnopt.optimizers.dion import scale_by_dion as scale_by_dion
 from fnopt.optimizers.dog import dog as dog
 from fnopt.optimizers.dog import (
     scale_by_distance_over_gradients as scale_by_distance_over_gradients,
@@ -99,6 +103,8 @@ from fnopt.optimizers.madgrad import scale_by_madgrad as scale_by_madgrad
 from fnopt.optimizers.mars import mars_adamw as mars_adamw
 from fnopt.optimizers.mars import mars_lion as mars_lion
 from fnopt.optimizers.mars import scale_by_mars as scale_by_mars
+from fnopt.optimizers.mars_muon import mars_muon as mars_muon
+from fnopt.optimizers.mars_muon import scale_by_mars_muon as scale_by_mars_muon
 from fnopt.optimizers.momentum import momentum as momentum
 from fnopt.optimizers.momo import momo as momo
 from fnopt.optimizers.momo import scale_by_momo as scale_by_momo
@@ -106,6 +112,9 @@ from fnopt.optimizers.momo_adam import momo_adam as momo_adam
 from fnopt.optimizers.momo_adam import scale_by_momo_adam as scale_by_momo_adam
 from fnopt.optimizers.muon import muon as muon
 from fnopt.optimizers.muon import scale_by_muon as scale_by_muon
+from fnopt.optimizers.muon_clip import clip_attention_logits as clip_attention_logits
+from fnopt.optimizers.muon_clip import muon_clip as muon_clip
+from fnopt.optimizers.muon_clip import qk_clip as qk_clip
 from fnopt.optimizers.nadam import nadam as nadam
 from fnopt.optimizers.nadam import nadamw as nadamw
 from fnopt.optimizers.nadam import scale_by_nadam as scale_by_nadam

@@ -103,6 +103,12 @@ CARDS = {
     "adamaxw": Card(
         Run("5", 2e-5), Run("0.5", 7e-5), Run("", 0.05), "the decay pulls off the minimum"
     ),
+    "adamuon": Card(
+        Run("0.003 adam_learning_rate=1", 0.007),
+        Run("0.003 adam_learning_rate=0.1", 0.001),
+        Run("0.003 adam_learning_rate=0.003", 0.1),
+        "vectors go to AdamW, at a constant rate here",
+    ),
     "adamw": Card(
         Run("1", 1e-6), Run("0.1", 1e-6), Run("", 0.05), "the decay pulls off the minimum"
     ),
@@ -129,6 +135,12 @@ CARDS = {
     "came": Card(Run("1", 1e-6), Run("0.1", 1e-6), Run("", 0.002)),
     "cocob": Card(Run("", 0.07), Run("", 0.7), Run("", 0.02), "no rate: it bets carefully"),
     "dadapt_adamw": Card(Run("", 1e-6), Run("cosine:1", 1e-6), Run("", 0.01)),
+    "dion": Card(
+        Run("0.01 adam_learning_rate=1", 0.007),
+        Run("0.01 adam_learning_rate=0.1", 0.001),
+        Run("0.01 adam_learning_rate=0.003", 0.1),
+        "vectors go to AdamW, at a constant rate here",
+    ),
     "dog": Card(
         Run("", 0.5), Run("", 5.0), Run("", 0.2), "no rate: it starts with steps of a millionth"
     ),
@@ -187,6 +199,12 @@ CARDS = {
         Run("", 0.05),
         "signs do not shrink by themselves",
     ),
+    "mars_muon": Card(
+        Run("0.003 adam_learning_rate=1", 0.007),
+        Run("0.003 adam_learning_rate=0.1", 0.001),
+        Run("0.003 adam_learning_rate=0.003", 0.1),
+        "vectors go to AdamW, at a constant rate here",
+    ),
     "momentum": Card(Run("0.5", 1e-6), Run("0.002", 1e-6), Run("", 0.01)),
     "momo": Card(Run("10", 7e-5), Run("", 1e-6), Run("", 0.03)),
     "momo_adam": Card(Run("1", 2e-5), Run("1", 1e-6), Run("", 0.01)),
@@ -236,6 +254,12 @@ CARDS = {
         Run("0.02 adam_learning_rate=1", 0.007),
         Run("0.02 adam_learning_rate=0.1", 0.001),
         Run("0.02 adam_learning_rate=0.003", 0.1),
+        "vectors go to AdamW, at a constant rate here",
+    ),
+    "muon_clip": Card(
+        Run("0.003 adam_learning_rate=1", 0.007),
+        Run("0.003 adam_learning_rate=0.1", 0.001),
+        Run("0.003 adam_learning_rate=0.003", 0.1),
         "vectors go to AdamW, at a constant rate here",
     ),
     "normuon": Card(

@@ -45,15 +45,18 @@ class MarsState(NamedTuple):
     last: Any
 
 
-def correct(g: jax.Array, last: jax.Array, factor: Any) -> jax.Array:
-    """c = g + factor · (g − last), its norm at most 1."""
+def correct(
+    g: jax.Array, last: jax.Array, factor: Any, axes: tuple[int, ...] | None = None
+) -> jax.Array:
+    """c = g + factor · (g − last), its norm at most 1: over the leaf, or over some axes of it."""
 
     def raw(g: Any, last: Any, factor: Any, most: Any) -> Any:
         if not jnp.iscomplexobj(g):
             g, last = (jnp.minimum(jnp.maximum(x, -most), most) for x in (g, last))
         return g + factor * (g - last)
 
-    norm = tree.weak(reductions.norm([recompute(raw, g, last, factor, largest_root(g))]))
+    c = recompute(raw, g, last, factor, largest_root(g))
+    norm = reductions.axis_norm(c, axes) if axes else tree.weak(reductions.norm([c]))
     g, last = tree.saturate(g), tree.saturate(last)
     return (1 / jnp.maximum(norm, 1.0)) * (g + factor * (g - last))
 

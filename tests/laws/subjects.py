@@ -189,6 +189,15 @@ def curvature(updates, params):
     return {"hessian": jax.tree.map(lambda u: 0.5 + 0 * u if is_inexact(u) else u, updates)}
 
 
+def logits_of_leaves(updates, params):
+    """Too large, for each leaf as for a query of one head."""
+    return {
+        "max_logits": jax.tree.map(
+            lambda p: jnp.full((1,), 150.0) if jnp.ndim(p) and is_inexact(p) else None, params
+        )
+    }
+
+
 # Factories whose `update` needs extra arguments, and these.
 EXTRAS = {
     **dict.fromkeys(("momo", "scale_by_momo", "momo_adam", "scale_by_momo_adam"), {"value": 1.5}),
@@ -321,6 +330,32 @@ CONFIGURATIONS = {
         layout="out_in",
         dimension_numbers=numbered,
     ).allowing(3.6),
+    "adamuon ahead": Builder(
+        fnopt.adamuon,
+        0.01,
+        weight_decay=0.1,
+        nesterov=True,
+        layout="out_in",
+        dimension_numbers=numbered,
+    ).allowing(3.6),
+    "dion of rank 2": Builder(
+        fnopt.dion, 0.01, rank=2, layout="out_in", dimension_numbers=numbered
+    ).allowing(3.6),
+    "mars_muon ahead": Builder(
+        fnopt.mars_muon,
+        0.01,
+        weight_decay=0.1,
+        nesterov=True,
+        scale="spectral",
+        layout="out_in",
+        dimension_numbers=numbered,
+    ).allowing(4.6),
+    "clip_attention_logits of every leaf": Builder(
+        fnopt.clip_attention_logits, query=".", key=None
+    ).calling(logits_of_leaves),
+    "muon_clip of every leaf": Builder(fnopt.muon_clip, 0.01, query=".", key=None)
+    .calling(logits_of_leaves)
+    .allowing(3.6),
     "nadam warmed up": Builder(fnopt.nadam, 0.01, momentum_decay=4e-3),
     "novograd with decay": Builder(fnopt.novograd, 0.01, weight_decay=0.1),
     "polyak_sgd sps+": Builder(fnopt.polyak_sgd, variant="sps+", f_min=0.5).calling(value=1.5),
@@ -472,6 +507,13 @@ BOUNDS = {
     "muon": 3.6,
     "scale_by_normuon": 3.6,
     "normuon": 3.6,
+    "scale_by_adamuon": 3.6,
+    "adamuon": 3.6,
+    "scale_by_dion": 3.6,
+    "dion": 3.6,
+    "scale_by_mars_muon": 4.6,
+    "mars_muon": 4.6,
+    "muon_clip": 3.6,
     # factors of the longer side are many times the matrix, and a decomposition has three of them
     "scale_by_shampoo": 36,
     "shampoo": 20,

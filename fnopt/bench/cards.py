@@ -106,7 +106,7 @@ CARDS = {
     "adamuon": Card(
         Run("0.003 adam_learning_rate=1", 0.007),
         Run("0.003 adam_learning_rate=0.1", 0.001),
-        Run("0.003 adam_learning_rate=0.003", 0.1),
+        Run("0.003 adam_learning_rate=0.003", 0.02),
         "vectors go to AdamW, at a constant rate here",
     ),
     "adamw": Card(
@@ -138,7 +138,7 @@ CARDS = {
     "dion": Card(
         Run("0.01 adam_learning_rate=1", 0.007),
         Run("0.01 adam_learning_rate=0.1", 0.001),
-        Run("0.01 adam_learning_rate=0.003", 0.1),
+        Run("0.01 adam_learning_rate=0.003", 0.005),
         "vectors go to AdamW, at a constant rate here",
     ),
     "dog": Card(
@@ -202,7 +202,7 @@ CARDS = {
     "mars_muon": Card(
         Run("0.003 adam_learning_rate=1", 0.007),
         Run("0.003 adam_learning_rate=0.1", 0.001),
-        Run("0.003 adam_learning_rate=0.003", 0.1),
+        Run("0.003 adam_learning_rate=0.003", 0.005),
         "vectors go to AdamW, at a constant rate here",
     ),
     "momentum": Card(Run("0.5", 1e-6), Run("0.002", 1e-6), Run("", 0.01)),
@@ -259,7 +259,7 @@ CARDS = {
     "muon_clip": Card(
         Run("0.003 adam_learning_rate=1", 0.007),
         Run("0.003 adam_learning_rate=0.1", 0.001),
-        Run("0.003 adam_learning_rate=0.003", 0.1),
+        Run("0.003 adam_learning_rate=0.003", 0.005),
         "vectors go to AdamW, at a constant rate here",
     ),
     "normuon": Card(
@@ -292,6 +292,12 @@ CARDS = {
         Run("cosine:0.002", 0.5),
         Run("", 0.2),
         "signs do not shrink by themselves",
+    ),
+    "soap": Card(
+        Run("0.02 adam_learning_rate=1", 0.007),
+        Run("0.02 adam_learning_rate=0.1", 0.001),
+        Run("0.003 adam_learning_rate=0.003 precondition_frequency=50", 0.1),
+        "vectors go to AdamW, at a constant rate here",
     ),
     "signum": Card(
         Run("cosine:0.2", 5e-5),

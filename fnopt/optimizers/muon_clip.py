@@ -78,7 +78,8 @@ def head_factors(
     for i, (keys, x) in enumerate(pairs):
         path = tree.path_name(keys)
         above = [at for at in given if f"{path}/".startswith(at and f"{at}/")]
-        powers = [a for pattern, a in parts.items() if pattern and re.search(pattern, path, re.I)]
+        given_for = {pattern: a for pattern, a in parts.items() if pattern is not None}
+        powers = [a for pattern, a in given_for.items() if re.search(pattern, path, re.I)]
         if not above or not powers:
             continue
         if len(powers) > 1:

@@ -193,7 +193,7 @@ def logits_of_leaves(updates, params):
     """Too large, for each leaf as for a query of one head."""
     return {
         "max_logits": jax.tree.map(
-            lambda p: jnp.full((1,), 150.0) if jnp.ndim(p) and is_inexact(p) else None, params
+            lambda p: jnp.full((1,), 150.0) if is_inexact(p) and jnp.ndim(p) else None, params
         )
     }
 
@@ -351,9 +351,9 @@ CONFIGURATIONS = {
         dimension_numbers=numbered,
     ).allowing(4.6),
     "clip_attention_logits of every leaf": Builder(
-        fnopt.clip_attention_logits, query=".", key=None
+        fnopt.clip_attention_logits, query="", key=None
     ).calling(logits_of_leaves),
-    "muon_clip of every leaf": Builder(fnopt.muon_clip, 0.01, query=".", key=None)
+    "muon_clip of every leaf": Builder(fnopt.muon_clip, 0.01, query="", key=None)
     .calling(logits_of_leaves)
     .allowing(3.6),
     "nadam warmed up": Builder(fnopt.nadam, 0.01, momentum_decay=4e-3),

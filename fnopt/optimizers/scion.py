@@ -35,6 +35,8 @@ from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Fraction, LearningRate
 from fnopt.linalg.newton_schulz import orthogonalize
+from fnopt.linalg.stacks import map_stacks
+from fnopt.matrices import MatrixDimensionNumbers, View, view
 from fnopt.transforms.decay import add_decayed_weights
 from fnopt.transforms.scaling import scale_by_learning_rate
 
@@ -72,18 +74,27 @@ def _unit(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     return x / jnp.where(norm == 0, jnp.ones_like(norm), norm).astype(x.dtype)
 
 
-def steepest(norm: str, m: jax.Array, steps: int = 5) -> jax.Array:
-    """−lmo(m): of the norm's unit ball, the point furthest along m; zero for zero."""
+def spectral(norm: str, m: jax.Array) -> View | None:
+    """How a leaf is read as matrices, where its norm is theirs; None where it is another."""
+    if norm not in ("spectral", "conv") or m.ndim < 2 or not m.size:
+        return None
+    inputs = -2 if norm == "spectral" else tuple(range(m.ndim - 1))
+    return view(m, MatrixDimensionNumbers(inputs, -1))
+
+
+def steepest(norm: str, m: jax.Array) -> jax.Array:
+    """−lmo(m): of the norm's unit ball, the point furthest along m; zero for zero.
+
+    Of a spectral norm m is UVᵀ already.
+    """
     if norm == "bias" or m.ndim < 2:
         if norm == "sign":
             return jnp.sign(m)
         return _unit(m, tuple(range(m.ndim))) * math.sqrt(m.size)
     d_in, d_out = m.shape[-2], m.shape[-1]
-    if norm == "spectral":
-        return orthogonalize(m, steps) * math.sqrt(d_out / max(d_in, 1))
-    if norm == "conv":
-        flat = orthogonalize(m.reshape(-1, d_out), steps).reshape(m.shape)
-        return flat * (math.sqrt(d_out / max(d_in, 1)) / math.prod(m.shape[:-2]))
+    if norm in ("spectral", "conv"):
+        window = math.prod(m.shape[:-2]) if norm == "conv" else 1
+        return m * (math.sqrt(d_out / max(d_in, 1)) / max(window, 1))
     if norm == "sign":
         return jnp.sign(m) / max(d_in, 1)
     if norm == "col":
@@ -114,6 +125,9 @@ def scale_by_scion(alpha: Fraction = 0.1, *, norms: Any = None, steps: int = 5) 
         balls_of(norms, params)
         return ScionState(None if plain else tree.zeros_like(params))
 
+    def kernel(stacks: Any, kept: Any) -> Any:
+        return (orthogonalize(stacks[0], steps),), ()
+
     def update(updates: Any, state: ScionState) -> Any:
         def mean(g: jax.Array, m: jax.Array) -> jax.Array:
             return (1 - alpha) * m + alpha * tree.saturate(g)
@@ -121,7 +135,9 @@ def scale_by_scion(alpha: Fraction = 0.1, *, norms: Any = None, steps: int = 5) 
         mu = updates if plain else tree.map(mean, updates, state.mu)
         leaves, treedef = tree.flatten(mu)
         balls = treedef.flatten_up_to(balls_of(norms, mu))
-        moved = [b.radius * steepest(b.norm, m, steps) for b, m in zip(balls, leaves)]
+        seen = [spectral(b.norm, m) for b, m in zip(balls, leaves)]
+        (turned,), _ = map_stacks(kernel, seen, (leaves,))
+        moved = [b.radius * steepest(b.norm, m) for b, m in zip(balls, turned)]
         return treedef.unflatten(moved), ScionState(None if plain else mu)
 
     return init, update

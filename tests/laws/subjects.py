@@ -517,8 +517,10 @@ BOUNDS = {
     # factors of the longer side are many times the matrix, and a decomposition has three of them
     "scale_by_shampoo": 36,
     "shampoo": 20,
-    "scale_by_scion": 2.3,
-    "scion": 2.3,
+    # the factors and bases of a matrix, four times as long as wide, are many times its size
+    "soap": 25,
+    "scale_by_scion": 2.8,  # the matrices of equal sides are put together
+    "scion": 2.8,
     # copies of the codes of the last step
     "adamw_8bit": 0.53,
     "adamw_4bit": 0.28,

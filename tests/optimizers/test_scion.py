@@ -109,5 +109,16 @@ def test_norms_are_declared():
     np.testing.assert_allclose(updates["a"], -0.1 * (0.5 + 1), rtol=1e-6)
 
 
+def test_equal_sides_are_one_stack_and_transposed_ones_turn():
+    keys = jax.random.split(jax.random.key(0), 2)
+    w, stack = jax.random.normal(keys[0], (3, 5)), jax.random.normal(keys[1], (2, 3, 5))
+    params = {"w": w, "turned": w.T, "stack": stack, "layer": stack[1], "zero": 0 * w}
+    optimizer = scion(1.0, 1.0, constrained=False)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["turned"], updates["w"].T * (3 / 5), rtol=1e-6)
+    np.testing.assert_allclose(updates["stack"][1], updates["layer"], atol=1e-6)
+    assert not updates["zero"].any()
+
+
 def test_without_memory_there_is_no_state():
     assert fnopt.tree_get(scion(0.1, alpha=1.0).init(jnp.ones(3)), "mu") is None

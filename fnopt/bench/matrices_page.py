@@ -164,14 +164,14 @@ def draw(results: Results, path: Path) -> None:
     Raises:
       CommandError: matplotlib is not installed, or the place cannot be written.
     """
-    colors = style.colors(results.rows)
+    colors = {**style.colors(name for name in results.rows if name != BASE), BASE: "#111111"}
     aim = results.rows[BASE].training
     with style.slide() as Figure:
         figure = Figure(figsize=(14, 6.4))
         left, right = figure.subplots(1, 2, sharey=True)
         for name, row in results.rows.items():
             steps = [results.steps * (i + 1) / len(row.curve) for i in range(len(row.curve))]
-            look: Any = {"color": colors[name], "label": name, "zorder": 2 + (name == BASE)}
+            look: Any = {"color": colors[name], "label": name}
             left.plot(steps, row.curve, **look)
             right.plot([step * row.cost for step in steps], row.curve, **look)
         for axes in (left, right):

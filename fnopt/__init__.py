@@ -135,7 +135,6 @@ from fnopt.optimizers.polyak_sgd import scale_by_polyak as scale_by_polyak
 from fnopt.optimizers.prodigy import prodigy as prodigy
 from fnopt.optimizers.prodigy import scale_by_prodigy as scale_by_prodigy
 from fnopt.optimizers.psgd_kron import psgd_kron as psgd_kron
-from fnopt.optimizers.psgd_kron import scale_by_psgd_kron as scale_by_psgd_kron
 from fnopt.optimizers.radam import radam as radam
 from fnopt.optimizers.radam import scale_by_radam as scale_by_radam
 from fnopt.optimizers.ranger import ranger as ranger
@@ -150,7 +149,6 @@ from fnopt.optimizers.scion import scale_by_scion as scale_by_scion
 from fnopt.optimizers.scion import scion as scion
 from fnopt.optimizers.scion import scion_init as scion_init
 from fnopt.optimizers.sgd import sgd as sgd
-from fnopt.optimizers.shampoo import scale_by_shampoo as scale_by_shampoo
 from fnopt.optimizers.shampoo import shampoo as shampoo
 from fnopt.optimizers.sign_sgd import scale_by_signum as scale_by_signum
 from fnopt.optimizers.sign_sgd import sign_sgd as sign_sgd
@@ -161,6 +159,7 @@ from fnopt.optimizers.simplified_ademamix import (
 from fnopt.optimizers.simplified_ademamix import simplified_ademamix as simplified_ademamix
 from fnopt.optimizers.sm3 import scale_by_sm3 as scale_by_sm3
 from fnopt.optimizers.sm3 import sm3 as sm3
+from fnopt.optimizers.soap import soap as soap
 from fnopt.optimizers.sophia import (
     gauss_newton_bartlett_estimator_diag_hessian as gauss_newton_bartlett_estimator_diag_hessian,
 )
@@ -195,6 +194,8 @@ from fnopt.schedules import warmup_constant_schedule as warmup_constant_schedule
 from fnopt.schedules import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
 from fnopt.schedules import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
 from fnopt.schedules import wsd_schedule as wsd_schedule
+from fnopt.sharding import init_sharded as init_sharded
+from fnopt.sharding import state_shardings as state_shardings
 from fnopt.state import eval_params as eval_params
 from fnopt.state import find as find
 from fnopt.state import named_arrays as named_arrays

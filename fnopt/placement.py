@@ -63,7 +63,10 @@ def like(shape: tuple[int, ...], param: Any) -> Sharding | None:
     if not isinstance(sharding, NamedSharding) or tuple(shape) == tuple(param.shape):
         return sharding
     spec = tuple(sharding.spec) + (None,) * (len(shape) - len(sharding.spec))
-    kept = (axis if m % _parts(sharding.mesh, axis) == 0 else None for axis, m in zip(spec, shape))
+    kept = [axis if m % _parts(sharding.mesh, axis) == 0 else None for axis, m in zip(spec, shape)]
+    explicit = AxisType.Explicit in sharding.mesh.axis_types
+    while kept and kept[-1] is None and not explicit:  # as programs spell what they put out
+        kept.pop()
     return NamedSharding(sharding.mesh, PartitionSpec(*kept))
 
 

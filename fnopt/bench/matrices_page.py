@@ -45,7 +45,7 @@ take turns in one process, with the gradients' time in both. "Time" is the two m
 gradients of so small a network take little time: in large ones a step costs less beside theirs.
 
 `--only` chooses; with `--out` what is not measured stays, and so does the last section, which is
-written by hand. All takes about half an hour of one core.
+written by hand. All takes about 25 minutes of one core.
 """
 
 NOTES = "## What was found"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.shard_alike import shard_alike
 
 from fnopt.tree import PyTree
 
@@ -43,6 +42,11 @@ def as_placed(new: PyTree, old: PyTree) -> PyTree:
     """The new factors, split over an automatic mesh as the old ones are.
 
     A compiler's partitioner would else split GGᵀ as G is, and the state would move at its first
-    step.
+    step. JAX 0.12 has no word for it: there, on an automatic mesh, give the step's
+    `out_shardings` (`fnopt.state_shardings`).
     """
+    try:
+        from jax.experimental.shard_alike import shard_alike
+    except ImportError:  # from JAX 0.12 on
+        return new
     return jax.tree.map(lambda a, b: shard_alike(a, b)[0], new, old)

@@ -84,8 +84,17 @@ def power_iteration(
 
 
 def eigenbasis(a: jax.Array) -> jax.Array:
-    """The eigenvectors of each matrix in columns, those of the largest eigenvalues first."""
-    return jnp.linalg.eigh(scaled(a)[0])[1][..., ::-1]
+    """The eigenvectors of each matrix in columns, those of the largest eigenvalues first.
+
+    Where eigenvalues are equal, as in the null space of a matrix of low rank, the vectors are those
+    of a diagonal that falls by ε^0.4 of the largest entry (1.7e-3 in float32) from the first entry
+    to the last: else rounding would choose them, another way in each program.
+    """
+    a, _ = scaled(a)
+    n, real = a.shape[-1], jnp.finfo(a.dtype)
+    falling = float(real.eps) ** 0.4 * np.linspace(1, 0, n) if n > 1 else np.zeros(n)
+    diagonal = jnp.broadcast_to(jnp.diag(jnp.asarray(falling, a.dtype)), a.shape)
+    return jnp.linalg.eigh(a + diagonal)[1][..., ::-1]
 
 
 def subspace_iteration(a: jax.Array, q: jax.Array, steps: int = 1) -> tuple[jax.Array, jax.Array]:

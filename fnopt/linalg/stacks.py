@@ -34,6 +34,8 @@ def map_stacks(
     views: PyTree,
     matrices: Sequence[PyTree],
     kept: Sequence[PyTree] = (),
+    *,
+    apart: bool = False,
 ) -> tuple[tuple[PyTree, ...], tuple[PyTree, ...]]:
     """A kernel over the matrices of trees, in stacks of those with equal sides.
 
@@ -44,6 +46,8 @@ def map_stacks(
         the results is then the first that was given.
       matrices: trees of leaves in the params' shapes.
       kept: trees that have at each leaf an array or a tree of arrays (batch, ...).
+      apart: on a CPU do not put leaves together: where what is kept is larger than the matrices, to
+        copy it into a stack and out again costs more than a program for each leaf.
 
     Returns:
       The trees that the kernel's results make: in the params' shapes, and as `kept`.
@@ -58,16 +62,12 @@ def map_stacks(
             groups[view.rows, view.columns, jnp.result_type(*(c[i] for c in columns))].append(i)
     out: dict[int, Any] = {}
     for members in groups.values():
-        stacks = tuple(_joined([seen[i].stack(c[i]) for i in members]) for c in columns)
-        held = tuple(
-            jax.tree.map(lambda *xs: _joined(xs), *(e[i] for i in members)) for e in extras
-        )
-        moved, held = _run(kernel, stacks, held)
-        sizes = [seen[i].batch for i in members]
-        for i, start in zip(members, _starts(sizes, stacks[0])):
-            part = functools.partial(_part, start, seen[i].batch)
-            back = [seen[i].unstack(part(x), columns[0][i]) for x in moved]
-            out[i] = back, jax.tree.map(part, held)
+        rows = [
+            (tuple(seen[i].stack(c[i]) for c in columns), tuple(e[i] for e in extras))
+            for i in members
+        ]
+        for i, (moved, held) in zip(members, _through(kernel, rows, apart)):
+            out[i] = [seen[i].unstack(x, columns[0][i]) for x in moved], held
     counts = [len(side) for side in next(iter(out.values()), (matrices, kept))]
     results: list[tuple[PyTree, ...]] = []
     for side, given in enumerate((columns, extras)):
@@ -110,6 +110,32 @@ def _starts(sizes: Sequence[int], stack: jax.Array) -> Sequence[Any]:
     return jax.lax.platform_dependent(
         first, cpu=told, default=lambda _: tuple(map(jnp.int32, starts))
     )
+
+
+Row = tuple[tuple[jax.Array, ...], tuple[Any, ...]]
+
+
+def _through(kernel: Kernel, rows: Sequence[Row], apart: bool) -> Sequence[Row]:
+    """The rows (matrices, kept) of leaves of one shape through a kernel, together or apart."""
+    if not apart or len(rows) == 1:
+        return _together(kernel, rows)
+    each = jax.jit(lambda row: _run(kernel, *row))
+    return jax.lax.platform_dependent(
+        list(rows),
+        cpu=lambda rows: [each(row) for row in rows],
+        default=lambda rows: _together(kernel, rows),
+    )
+
+
+def _together(kernel: Kernel, rows: Sequence[Row]) -> list[Row]:
+    stacks, held = jax.tree.map(lambda *parts: _joined(parts), *rows)
+    found = _run(kernel, stacks, held)
+    sizes = [row[0][0].shape[0] for row in rows]
+    starts = _starts(sizes, stacks[0])
+    return [
+        jax.tree.map(functools.partial(_part, start, size), found)
+        for start, size in zip(starts, sizes)
+    ]
 
 
 def _joined(parts: Sequence[jax.Array]) -> jax.Array:

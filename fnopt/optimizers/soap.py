@@ -13,7 +13,8 @@
 Good for: pretraining of language models, in fewer steps than AdamW by its authors' tests and by
 independent ones (arXiv 2509.02046).
 Caveat: six products of matrices a step and two QR decompositions every f-th: worth it where the
-gradients cost more. The eigenvectors of a first gradient of low rank are arbitrary in part. The
+gradients cost more. The eigenvectors of a first gradient of low rank are arbitrary in part; here
+a small diagonal decides, so that equal runs are equal. The
 authors decay after the step, θ ← (1−ηλ)(θ − ηu), and not at the first one. A side longer than
 `max_precond_dim` keeps its basis; with 0 the method is Adam, one gradient late, and so it is for
 vectors. Kernels of convolutions are flattened, stacked layers are taken one by one.
@@ -43,8 +44,8 @@ from fnopt.wrappers.fallback import matrix_or_fallback, named
 
 
 class Sides(NamedTuple):
-    """Of a leaf's matrices: (batch, rows, rows) and (batch, columns, columns), the shorter side
-    first; None for a side that keeps its basis. Split over the batch, if at all."""
+    """Of a leaf's matrices: (batch, 1, rows, rows) and (batch, 1, columns, columns), the shorter
+    side first; None for a side that keeps its basis. Split over the batch, if at all."""
 
     left: Any
     right: Any
@@ -112,6 +113,16 @@ def permuted(v: jax.Array, order: Sides) -> jax.Array:
     return v
 
 
+def plainly(kept: Any) -> Any:
+    """(k, 1, n, n) as (k, n, n): with the axis no factor has a parameter's dimensions."""
+    return jax.tree.map(lambda x: x[:, 0], kept)
+
+
+def singly(kept: Any) -> Any:
+    """(k, n, n) as (k, 1, n, n)."""
+    return jax.tree.map(lambda x: x[:, None], kept)
+
+
 def fresh(view: View | None, like: jax.Array, longest: int, *, one: bool) -> Sides | None:
     """Factors of zeros, or bases that are the identity."""
     if view is None:
@@ -119,7 +130,7 @@ def fresh(view: View | None, like: jax.Array, longest: int, *, one: bool) -> Sid
 
     def start(n: int) -> Any:
         eye = jnp.eye(n, dtype=like.dtype) if one else jnp.zeros((n, n), like.dtype)
-        return jnp.array(jnp.broadcast_to(eye, (view.batch, n, n))) if n <= longest else None
+        return jnp.array(jnp.broadcast_to(eye, (view.batch, 1, n, n))) if n <= longest else None
 
     return Sides(start(view.rows), start(view.columns))
 
@@ -184,22 +195,22 @@ def scale_by_soap(
             return unit(u, tuple(range(u.ndim))) if normalize else u, m, v
 
         def turned(stacks: Any, kept: Any) -> Any:
-            (g, v, *m), (factors, bases) = stacks, kept
+            (g, v, *m), (factors, bases) = stacks, plainly(kept)
             g = tree.saturate(g)
             u, new, v = adam(rotate(g, bases), m[0] if m else None, v)
             u = rotate_back(u, bases)
             u = unit(u, (-2, -1)) if normalize else u
-            return (u, v, *([new] if m else [])), (gathered(g, factors, beta),)
+            return (u, v, *([new] if m else [])), singly((gathered(g, factors, beta),))
 
         def renew(next_of: Any) -> Any:
             def kernel(stacks: Any, kept: Any) -> Any:
-                (v, *m), (old, factors) = stacks, kept
+                (v, *m), (old, factors) = stacks, plainly(kept)
                 bases, order = next_of(factors, old)
                 m = [rotate(rotate_back(x, old), bases) for x in m]
-                return (permuted(v, order), *m), (bases,)
+                return (permuted(v, order), *m), singly((bases,))
 
             def run() -> Any:
-                new, held = map_stacks(kernel, view, moments, (state.bases, factors))
+                new, held = map_stacks(kernel, view, moments, (state.bases, factors), apart=True)
                 return new, held[0]
 
             return run
@@ -211,20 +222,16 @@ def scale_by_soap(
         moments: Any = (state.nu,) if no_mean else (state.nu, mu)
         with jax.numpy_dtype_promotion("standard"):  # complex matrices meet their real v
             (moved, *moments), held = map_stacks(
-                turned, view, (updates, *moments), (state.factors, state.bases)
+                turned, view, (updates, *moments), (state.factors, state.bases), apart=True
             )
             factors = as_placed(held[0], state.factors)
             cases = [lambda: (tuple(moments), state.bases), renew(first_bases), renew(next_bases)]
             due = jnp.where((count - 1) % precondition_frequency == 0, 2, 0)
             moments, bases = jax.lax.switch(jnp.where(count == 1, 1, due), cases)
-        mu = None if no_mean else together(moments[1], alone[1], view)
-        return together(moved, alone[0], view), SoapState(
-            count,
-            mu,
-            together(moments[0], alone[2], view),
-            factors,
-            as_placed(bases, state.bases),
-        )
+        mu = None if no_mean else as_placed(together(moments[1], alone[1], view), mu)
+        nu = as_placed(together(moments[0], alone[2], view), state.nu)
+        bases = as_placed(bases, state.bases)
+        return together(moved, alone[0], view), SoapState(count, mu, nu, factors, bases)
 
     return init, update
 
@@ -263,7 +270,7 @@ def soap(
     normalize: bool = False,
     layout: str = "in_out",
     dimension_numbers: Any = None,
-    adam_learning_rate: LearningRate | None = None,
+    adam_learning_rate: LearningRate = 3e-3,
     adam_b1: Decay = 0.95,
     adam_b2: Decay = 0.95,
     adam_eps: NonNegative = 1e-8,
@@ -288,7 +295,7 @@ def soap(
       dimension_numbers: which leaves are matrices, and their axes: a tree like the params of
         `MatrixDimensionNumbers`, with None for the fallback's leaves, or a function of the params
         that returns one; None to read it off paths and shapes, see `matrix_report`.
-      adam_learning_rate: η ≥ 0 of the fallback; None for the matrices'.
+      adam_learning_rate: η ≥ 0 of the fallback.
       adam_b1: β₁ of the fallback, in [0, 1).
       adam_b2: β₂ of the fallback, in [0, 1).
       adam_eps: ε of the fallback.
@@ -318,7 +325,6 @@ def soap(
         scale_by_learning_rate(learning_rate),
     )
     if fallback is None:
-        rate = learning_rate if adam_learning_rate is None else adam_learning_rate
-        rate = named("adam_learning_rate", rate)
+        rate = named("adam_learning_rate", adam_learning_rate)
         fallback = adamw(rate, adam_b1, adam_b2, adam_eps, weight_decay=adam_weight_decay)
     return matrix_or_fallback("soap", rule, fallback, dimension_numbers, layout)

@@ -161,7 +161,6 @@ EXAMPLES = {
     "apollo": Builder(fnopt.apollo, 0.01, key=0, rank=2),
     "apollo_mini": Builder(fnopt.apollo_mini, 0.01, key=0),
     # a factor of the longer side is many times the matrix, and its successor likewise
-    "scale_by_psgd_kron": Builder(fnopt.scale_by_psgd_kron, key=0).allowing(None),
     "psgd_kron": Builder(fnopt.psgd_kron, 0.01, key=0).allowing(None),
     # the singular value decomposition has the matrix and its factors
     "scale_by_galore": Builder(fnopt.scale_by_galore, rank=2).allowing(2.5),
@@ -515,10 +514,9 @@ BOUNDS = {
     "mars_muon": 4.6,
     "muon_clip": 3.6,
     # factors of the longer side are many times the matrix, and a decomposition has three of them
-    "scale_by_shampoo": 36,
     "shampoo": 20,
     # the factors and bases of a matrix, four times as long as wide, are many times its size
-    "soap": 25,
+    "soap": 30,
     "scale_by_scion": 2.8,  # the matrices of equal sides are put together
     "scion": 2.8,
     # copies of the codes of the last step

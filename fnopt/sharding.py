@@ -53,7 +53,7 @@ def state_shardings(optimizer: Any, params: PyTree, mesh: Mesh | None = None) ->
 
 def _mesh(params: PyTree, mesh: Mesh | None) -> Mesh:
     owns = (sharding_of(x) for x in jax.tree.leaves(params))
-    found = {own.mesh for own in owns if isinstance(own, NamedSharding)}
+    found: set[Any] = {own.mesh for own in owns if isinstance(own, NamedSharding)}
     if mesh is not None:
         found.add(mesh)
     if len(found) != 1:

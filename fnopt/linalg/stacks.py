@@ -72,11 +72,11 @@ def map_stacks(
     results: list[tuple[PyTree, ...]] = []
     for side, given in enumerate((columns, extras)):
         given = [*given, *[[None] * len(seen)] * (counts[side] - len(given))]
-        rows = [
+        trees = [
             [out[i][side][j] if i in out else given[j][i] for i in range(len(seen))]
             for j in range(counts[side])
         ]
-        results.append(tuple(treedef.unflatten(row) for row in rows))
+        results.append(tuple(map(treedef.unflatten, trees)))
     return results[0], results[1]
 
 

@@ -20,7 +20,6 @@ import fnopt
 from fnopt.bench import real
 from fnopt.bench.tasks import Task
 from fnopt.core import GradientTransformation
-from fnopt.optimizers.soap import soap
 
 BASE = "adamw"
 STEPS, ROWS = 1000, 16
@@ -75,7 +74,7 @@ OPTIMIZERS: dict[str, Entry] = {
     "schedule_free_adamw": Entry(0.016, _schedule_free),
     "muon": Entry(0.02, _on_matrices(fnopt.muon)),
     "normuon": Entry(0.02, _on_matrices(fnopt.normuon)),
-    "soap": Entry(0.008, _on_matrices(soap)),
+    "soap": Entry(0.008, _on_matrices(fnopt.soap)),
     "shampoo": Entry(0.008, _on_matrices(fnopt.shampoo, b2=B2, graft_b2=B2)),
     "psgd_kron": Entry(0.0025, _on_matrices(fnopt.psgd_kron, key=0)),
 }

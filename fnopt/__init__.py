@@ -48,7 +48,6 @@ from fnopt.optimizers.adamax import adamax as adamax
 from fnopt.optimizers.adamax import adamaxw as adamaxw
 from fnopt.optimizers.adamax import scale_by_adamax as scale_by_adamax
 from fnopt.optimizers.adamuon import adamuon as adamuon
-from fnopt.optimizers.adamuon import scale_by_adamuon as scale_by_adamuon
 from fnopt.optimizers.adamw import adamw as adamw
 from fnopt.optimizers.adan import adan as adan
 from fnopt.optimizers.adan import scale_by_adan as scale_by_adan
@@ -71,7 +70,6 @@ from fnopt.optimizers.cocob import scale_by_cocob as scale_by_cocob
 from fnopt.optimizers.dadapt_adamw import dadapt_adamw as dadapt_adamw
 from fnopt.optimizers.dadapt_adamw import scale_by_dadapt_adamw as scale_by_dadapt_adamw
 from fnopt.optimizers.dion import dion as dion
-from fnopt.optimizers.dion import scale_by_dion as scale_by_dion
 from fnopt.optimizers.dog import dog as dog
 from fnopt.optimizers.dog import (
     scale_by_distance_over_gradients as scale_by_distance_over_gradients,
@@ -104,7 +102,6 @@ from fnopt.optimizers.mars import mars_adamw as mars_adamw
 from fnopt.optimizers.mars import mars_lion as mars_lion
 from fnopt.optimizers.mars import scale_by_mars as scale_by_mars
 from fnopt.optimizers.mars_muon import mars_muon as mars_muon
-from fnopt.optimizers.mars_muon import scale_by_mars_muon as scale_by_mars_muon
 from fnopt.optimizers.momentum import momentum as momentum
 from fnopt.optimizers.momo import momo as momo
 from fnopt.optimizers.momo import scale_by_momo as scale_by_momo
@@ -120,7 +117,6 @@ from fnopt.optimizers.nadam import nadamw as nadamw
 from fnopt.optimizers.nadam import scale_by_nadam as scale_by_nadam
 from fnopt.optimizers.noisy_sgd import noisy_sgd as noisy_sgd
 from fnopt.optimizers.normuon import normuon as normuon
-from fnopt.optimizers.normuon import scale_by_normuon as scale_by_normuon
 from fnopt.optimizers.novograd import novograd as novograd
 from fnopt.optimizers.novograd import scale_by_novograd as scale_by_novograd
 from fnopt.optimizers.optimistic_adam_v2 import optimistic_adam_v2 as optimistic_adam_v2

@@ -66,7 +66,10 @@ def map_stacks(
             (tuple(seen[i].stack(c[i]) for c in columns), tuple(e[i] for e in extras))
             for i in members
         ]
-        for i, (moved, held) in zip(members, _through(kernel, rows, apart)):
+        through = functools.partial(_through, kernel, apart=apart)
+        if not isinstance(rows[0][0][0], jax.core.Tracer):
+            through = jax.jit(through)  # one program, where else each operation is one
+        for i, (moved, held) in zip(members, through(rows)):
             out[i] = [seen[i].unstack(x, columns[0][i]) for x in moved], held
     counts = [len(side) for side in next(iter(out.values()), (matrices, kept))]
     results: list[tuple[PyTree, ...]] = []

@@ -320,41 +320,9 @@ CONFIGURATIONS = {
     "muon with another fallback": Builder(
         fnopt.muon, 0.01, mu_dtype="bfloat16", scale="spectral", fallback=fnopt.lion(1e-3)
     ).allowing(3.6),
-    "normuon by its numbers": Builder(
-        fnopt.normuon,
-        0.01,
-        weight_decay=0.1,
-        nesterov=False,
-        scale="moonlight",
-        layout="out_in",
-        dimension_numbers=numbered,
-    ).allowing(3.6),
-    "adamuon ahead": Builder(
-        fnopt.adamuon,
-        0.01,
-        weight_decay=0.1,
-        nesterov=True,
-        layout="out_in",
-        dimension_numbers=numbered,
-    ).allowing(3.6),
-    "dion of rank 2": Builder(
-        fnopt.dion, 0.01, rank=2, layout="out_in", dimension_numbers=numbered
-    ).allowing(3.6),
-    "mars_muon ahead": Builder(
-        fnopt.mars_muon,
-        0.01,
-        weight_decay=0.1,
-        nesterov=True,
-        scale="spectral",
-        layout="out_in",
-        dimension_numbers=numbered,
-    ).allowing(4.6),
     "clip_attention_logits of every leaf": Builder(
         fnopt.clip_attention_logits, query="", key=None
     ).calling(logits_of_leaves),
-    "muon_clip of every leaf": Builder(fnopt.muon_clip, 0.01, query="", key=None)
-    .calling(logits_of_leaves)
-    .allowing(3.6),
     "nadam warmed up": Builder(fnopt.nadam, 0.01, momentum_decay=4e-3),
     "novograd with decay": Builder(fnopt.novograd, 0.01, weight_decay=0.1),
     "polyak_sgd sps+": Builder(fnopt.polyak_sgd, variant="sps+", f_min=0.5).calling(value=1.5),
@@ -368,17 +336,6 @@ CONFIGURATIONS = {
         bias_correction=True,
         beta3=0.9,
     ).allowing(1.1),  # the slices, half of the gradients and of the params, are stored for a sum
-    "psgd_kron by triangles": Builder(
-        fnopt.psgd_kron,
-        0.01,
-        weight_decay=0.1,
-        key=0,
-        form="triangular",
-        update_every=2,
-        max_size_triangular=3,
-        layout="out_in",
-        dimension_numbers=numbered,
-    ).allowing(None),
     "radam with nesterov": Builder(fnopt.radam, 0.01, nesterov=True),
     "rprop with backtracking": Builder(fnopt.rprop, 0.01, backtracking=True).allowing(
         2.1
@@ -398,9 +355,6 @@ CONFIGURATIONS = {
         block_size=2,
         dimension_numbers=numbered,
     ).allowing(None),  # hundreds of thousands of factors for one leaf
-    "shampoo by Newton's roots": Builder(
-        fnopt.shampoo, 0.01, b3=0.5, grafting="rmsprop", update_every=2, root="newton"
-    ).allowing(36),  # the iteration has a matrix's powers besides
     "scion with several norms": Builder(fnopt.scion, 0.01, norms=by_rank),
     "scion unconstrained": Builder(fnopt.scion, 0.01, 1.0, norms="row", constrained=False),
     "sm3 averaging": Builder(fnopt.scale_by_sm3, b2=0.9),
@@ -504,13 +458,9 @@ BOUNDS = {
     # Newton-Schulz has a matrix, its successor and their Gram matrix, here a quarter of them
     "scale_by_muon": 3.6,  # of one matrix also the momentum ahead, and the products at the end
     "muon": 3.6,
-    "scale_by_normuon": 3.6,
     "normuon": 3.6,
-    "scale_by_adamuon": 3.6,
     "adamuon": 3.6,
-    "scale_by_dion": 3.6,
     "dion": 3.6,
-    "scale_by_mars_muon": 4.6,
     "mars_muon": 4.6,
     "muon_clip": 3.6,
     # factors of the longer side are many times the matrix, and a decomposition has three of them

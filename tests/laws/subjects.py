@@ -317,9 +317,6 @@ CONFIGURATIONS = {
         layout="out_in",
         dimension_numbers=numbered,
     ).allowing(3.6),
-    "muon with another fallback": Builder(
-        fnopt.muon, 0.01, mu_dtype="bfloat16", scale="spectral", fallback=fnopt.lion(1e-3)
-    ).allowing(3.6),
     "clip_attention_logits of every leaf": Builder(
         fnopt.clip_attention_logits, query="", key=None
     ).calling(logits_of_leaves),

@@ -48,3 +48,17 @@ def test_masks_of_the_whole_tree_reach_the_matrices():
         wanted = 0.0 if given is mask else -0.5
         np.testing.assert_array_equal(updates["layer"]["w"], wanted)
         np.testing.assert_array_equal(updates["layer"]["b"], 0)
+
+
+def test_another_fallback_takes_the_place_of_adamw():
+    optimizer = fnopt.muon(0.02, mu_dtype="bfloat16", fallback=fnopt.lion(1e-3))
+    state = optimizer.init(PARAMS)
+    alone = {"embed": PARAMS["embed"], "layer": {"w": None, "b": PARAMS["layer"]["b"]}}
+    wanted, _ = fnopt.lion(1e-3).update(alone, fnopt.lion(1e-3).init(alone), alone)
+    for bf16 in (False, True):
+        gradients = jax.tree.map(lambda p: p.astype(jnp.bfloat16) if bf16 else p, PARAMS)
+        updates, new = jax.jit(optimizer.update)(gradients, state, PARAMS)
+        np.testing.assert_allclose(updates["embed"], wanted["embed"])
+        np.testing.assert_allclose(updates["layer"]["b"], wanted["layer"]["b"])
+        assert jax.tree.structure(new) == jax.tree.structure(state)
+        assert [x.dtype for x in jax.tree.leaves(new)] == [x.dtype for x in jax.tree.leaves(state)]

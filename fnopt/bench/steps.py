@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import gc
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -151,7 +152,7 @@ def product_rate(n: int = 256, seconds: float = 0.5) -> float:
 
 HEAD = f"""# Steps of matrix optimizers
 
-Made by `python -m fnopt.bench.steps --out docs/benchmarks/steps.md`: jax {jax.__version__}, cpu.
+Made by `COMMAND`: jax {jax.__version__}, cpu.
 
 All in one process, their steps in turn. Times are processor seconds of all threads. Operations are
 counted in the traced program: matrix products, solves and decompositions (QR and eigenvalues by the
@@ -219,7 +220,8 @@ def main(words: Sequence[str] | None = None) -> None:
     for tree in args.tree or TREES:
         rates[tree] = product_rate()
         found[tree] = measure(TREES[tree][1](), args.steps, names)
-    text = page(found, rates)
+    given = " ".join(sys.argv[1:] if words is None else words)
+    text = page(found, rates).replace("COMMAND", f"python -m fnopt.bench.steps {given}".strip())
     if args.out:
         args.out.write_text(text)
     else:

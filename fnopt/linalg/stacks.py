@@ -66,7 +66,7 @@ def map_stacks(
             (tuple(seen[i].stack(c[i]) for c in columns), tuple(e[i] for e in extras))
             for i in members
         ]
-        through = functools.partial(_through, kernel, apart=apart)
+        through: Any = functools.partial(_through, kernel, apart=apart)
         if not isinstance(rows[0][0][0], jax.core.Tracer):
             through = jax.jit(through)  # one program, where else each operation is one
         for i, (moved, held) in zip(members, through(rows)):

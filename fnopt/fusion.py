@@ -27,6 +27,8 @@ def recompute(f: Callable[..., jax.Array], *arguments: Any) -> jax.Array:
       *arguments: arrays, and scalars that come weakly typed. Every constant must be among them:
         one written inside f is shared by both uses, and is then stored at full size.
     """
+    if not any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(arguments)):
+        return f(*arguments)
     words = jax.lax.optimization_barrier(arguments)
     return f(*(_like(a, w) for a, w in zip(arguments, words)))
 

@@ -73,7 +73,7 @@ def _norm(axis_name: Any, leaves: Sequence[jax.Array]) -> jax.Array:
 def _norm_jvp(axis_name: Any, primals: Any, tangents: Any) -> Any:
     (leaves,), (dots,) = primals, tangents
     norm = _norm(axis_name, leaves)
-    divisor = trees.weak(jnp.maximum(norm, float(jnp.finfo(norm.dtype).tiny)))
+    divisor = trees.weak(_nonzero(norm))
     terms = [
         jnp.sum(jnp.real((jnp.conj(x) / divisor) * dx)).astype(norm.dtype)
         for x, dx in zip(leaves, dots)
@@ -82,6 +82,11 @@ def _norm_jvp(axis_name: Any, primals: Any, tangents: Any) -> Any:
     if axis_name is not None:
         total = jax.lax.psum(total, axis_name)
     return norm, total
+
+
+def _nonzero(norm: jax.Array) -> jax.Array:
+    """The norm, or 1 where it vanishes: (0/tiny)/ε is compiled as 0/(tiny · ε), which is NaN."""
+    return jnp.where(norm > float(jnp.finfo(norm.dtype).tiny), norm, jnp.ones_like(norm))
 
 
 def _is_double(x: jax.Array) -> bool:
@@ -140,7 +145,7 @@ def axis_norm(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
 def _axis_norm_jvp(axis: Any, primals: Any, tangents: Any) -> Any:
     (x,), (dx,) = primals, tangents
     norm = axis_norm(x, axis)
-    divisor = jnp.maximum(norm, float(jnp.finfo(norm.dtype).tiny)).astype(x.dtype)
+    divisor = _nonzero(norm).astype(x.dtype)
     return norm, jnp.sum(jnp.real(jnp.conj(x / divisor) * dx), axis=axis, keepdims=True)
 
 

@@ -104,9 +104,9 @@ CARDS = {
         Run("5", 2e-5), Run("0.5", 7e-5), Run("", 0.05), "the decay pulls off the minimum"
     ),
     "adamuon": Card(
-        Run("0.003 adam_learning_rate=1", 0.007),
-        Run("0.003 adam_learning_rate=0.1", 0.001),
-        Run("0.003 adam_learning_rate=0.003", 0.02),
+        Run("0.003 fallback=adam:1,b2=0.95,eps=1e-10", 0.007),
+        Run("0.003 fallback=adam:0.1,b2=0.95,eps=1e-10", 0.001),
+        Run("0.003 fallback=adam:0.003,b2=0.95,eps=1e-10", 0.02),
         "vectors go to AdamW, at a constant rate here",
     ),
     "adamw": Card(
@@ -136,9 +136,9 @@ CARDS = {
     "cocob": Card(Run("", 0.07), Run("", 0.7), Run("", 0.02), "no rate: it bets carefully"),
     "dadapt_adamw": Card(Run("", 1e-6), Run("cosine:1", 1e-6), Run("", 0.01)),
     "dion": Card(
-        Run("0.01 adam_learning_rate=1", 0.007),
-        Run("0.01 adam_learning_rate=0.1", 0.001),
-        Run("0.01 adam_learning_rate=0.003", 0.005),
+        Run("0.01 fallback=adam:1,b2=0.95,eps=1e-10", 0.007),
+        Run("0.01 fallback=adam:0.1,b2=0.95,eps=1e-10", 0.001),
+        Run("0.01 fallback=adam:0.003,b2=0.95,eps=1e-10", 0.005),
         "vectors go to AdamW, at a constant rate here",
     ),
     "dog": Card(
@@ -191,7 +191,7 @@ CARDS = {
     ),
     "madgrad": Card(Run("2", 1e-6), Run("0.01", 1e-6), Run("", 0.03)),
     "mars_adamw": Card(
-        Run("1 optimize_1d=true", 1e-5), Run("0.005 optimize_1d=true", 1e-6), Run("", 0.02)
+        Run("1 optimize_1d=true", 1e-5), Run("0.005 optimize_1d=true", 1e-5), Run("", 0.02)
     ),
     "mars_lion": Card(
         Run("cosine:0.5 optimize_1d=true", 3e-4),
@@ -200,9 +200,9 @@ CARDS = {
         "signs do not shrink by themselves",
     ),
     "mars_muon": Card(
-        Run("0.003 adam_learning_rate=1", 0.007),
-        Run("0.003 adam_learning_rate=0.1", 0.001),
-        Run("0.003 adam_learning_rate=0.003", 0.005),
+        Run("0.003 fallback=adam:1,b2=0.95,eps=1e-10", 0.007),
+        Run("0.003 fallback=adam:0.1,b2=0.95,eps=1e-10", 0.001),
+        Run("0.003 fallback=adam:0.003,b2=0.95,eps=1e-10", 0.005),
         "vectors go to AdamW, at a constant rate here",
     ),
     "momentum": Card(Run("0.5", 1e-6), Run("0.002", 1e-6), Run("", 0.01)),
@@ -251,27 +251,27 @@ CARDS = {
     "schedule_free_adamw": Card(Run("5", 5e-5), Run("0.1", 5e-3), Run("", 5e-3)),
     "schedule_free_sgd": Card(Run("5", 5e-5), Run("0.005", 3e-3), Run("", 5e-3)),
     "muon": Card(
-        Run("0.02 adam_learning_rate=1", 0.007),
-        Run("0.02 adam_learning_rate=0.1", 0.001),
-        Run("0.02 adam_learning_rate=0.003", 0.1),
+        Run("0.02 fallback=adam:1,b2=0.95,eps=1e-10", 0.007),
+        Run("0.02 fallback=adam:0.1,b2=0.95,eps=1e-10", 0.001),
+        Run("0.02 fallback=adam:0.003,b2=0.95,eps=1e-10", 0.1),
         "vectors go to AdamW, at a constant rate here",
     ),
     "muon_clip": Card(
-        Run("0.003 adam_learning_rate=1", 0.007),
-        Run("0.003 adam_learning_rate=0.1", 0.001),
-        Run("0.003 adam_learning_rate=0.003", 0.005),
+        Run("0.003 fallback=adam:1,b2=0.95,eps=1e-10", 0.007),
+        Run("0.003 fallback=adam:0.1,b2=0.95,eps=1e-10", 0.001),
+        Run("0.003 fallback=adam:0.003,b2=0.95,eps=1e-10", 0.005),
         "vectors go to AdamW, at a constant rate here",
     ),
     "normuon": Card(
-        Run("0.02 adam_learning_rate=1", 0.007),
-        Run("0.02 adam_learning_rate=0.1", 0.001),
-        Run("0.02 adam_learning_rate=0.003", 0.05),
+        Run("0.02 fallback=adam:1,b2=0.95,eps=1e-10", 0.007),
+        Run("0.02 fallback=adam:0.1,b2=0.95,eps=1e-10", 0.001),
+        Run("0.02 fallback=adam:0.003,b2=0.95,eps=1e-10", 0.05),
         "vectors go to AdamW, at a constant rate here",
     ),
     "psgd_kron": Card(
-        Run("0.02 adam_learning_rate=1", 0.007),
-        Run("0.02 adam_learning_rate=0.1", 0.001),
-        Run("0.005 adam_learning_rate=0.003", 0.1),
+        Run("0.02 fallback=adam:1", 0.007),
+        Run("0.02 fallback=adam:0.1", 0.001),
+        Run("0.005 fallback=adam:0.003", 0.1),
         "vectors go to AdamW, at a constant rate here",
     ),
     "scion": Card(
@@ -281,9 +281,9 @@ CARDS = {
         "without the ball of radius 1, in which the minima are not",
     ),
     "shampoo": Card(
-        Run("0.1 adam_learning_rate=1", 1e-6),
-        Run("0.1 adam_learning_rate=0.1", 1e-6),
-        Run("0.003 adam_learning_rate=0.003 update_every=50", 0.01),
+        Run("0.1 fallback=adam:1", 1e-6),
+        Run("0.1 fallback=adam:0.1", 1e-6),
+        Run("0.003 fallback=adam:0.003 update_every=50", 0.01),
         "vectors go to AdamW; few roots, for a CPU's sake",
     ),
     "sgd": Card(Run("1", 7e-5), Run("0.002", 0.02), Run("", 0.07)),
@@ -294,9 +294,9 @@ CARDS = {
         "signs do not shrink by themselves",
     ),
     "soap": Card(
-        Run("0.02 adam_learning_rate=1", 0.007),
-        Run("0.02 adam_learning_rate=0.1", 0.001),
-        Run("0.003 adam_learning_rate=0.003 precondition_frequency=50", 0.1),
+        Run("0.02 fallback=adam:1,b1=0.95,b2=0.95", 0.007),
+        Run("0.02 fallback=adam:0.1,b1=0.95,b2=0.95", 0.001),
+        Run("0.003 fallback=adam:0.003,b1=0.95,b2=0.95 precondition_frequency=50", 0.1),
         "vectors go to AdamW, at a constant rate here",
     ),
     "signum": Card(

@@ -30,7 +30,7 @@ from fnopt.linalg.blocks import as_placed
 from fnopt.linalg.newton_schulz import orthogonalize, sequence
 from fnopt.linalg.stacks import map_stacks
 from fnopt.matrices import views
-from fnopt.optimizers.adamw import adamw
+from fnopt.optimizers.adam import adam
 from fnopt.storage import StoredMean
 from fnopt.transforms.decay import add_decayed_weights
 from fnopt.transforms.normalization import reciprocal
@@ -106,14 +106,9 @@ def adamuon(
     layout: str = "in_out",
     ns_dtype: Any = None,
     dimension_numbers: Any = None,
-    adam_learning_rate: LearningRate = 3e-4,
-    adam_b1: Decay = 0.9,
-    adam_b2: Decay = 0.95,
-    adam_eps: NonNegative = 1e-10,
-    adam_weight_decay: NonNegative = 0.0,
-    fallback: Any = None,
+    fallback: GradientTransformation | None = None,
 ) -> GradientTransformation:
-    """AdaMuon on hidden matrices, AdamW or another optimizer on the other leaves.
+    """AdaMuon on hidden matrices, Adam or another optimizer on the other leaves.
 
     What is not said here is as in `muon`.
 
@@ -131,12 +126,7 @@ def adamuon(
       layout: "in_out" or "out_in".
       ns_dtype: of Newton-Schulz's arithmetic; None for float32.
       dimension_numbers: which leaves are matrices, and their axes.
-      adam_learning_rate: η ≥ 0 of the fallback.
-      adam_b1: β₁ of the fallback, in [0, 1).
-      adam_b2: β₂ of the fallback, in [0, 1).
-      adam_eps: ε of the fallback.
-      adam_weight_decay: λ ≥ 0 of the fallback.
-      fallback: a whole optimizer in the place of that AdamW.
+      fallback: the optimizer of the other leaves; None for `adam(3e-4, b2=0.95, eps=1e-10)`.
 
     >>> import fnopt
     >>> fnopt.adamuon(1e-3, weight_decay=0.1).name
@@ -159,6 +149,5 @@ def adamuon(
         scale_by_learning_rate(learning_rate),
     )
     if fallback is None:
-        rate = named("adam_learning_rate", adam_learning_rate)
-        fallback = adamw(rate, adam_b1, adam_b2, adam_eps, weight_decay=adam_weight_decay)
+        fallback = adam(named(3e-4), b2=0.95, eps=1e-10)
     return matrix_or_fallback("adamuon", rule, fallback, dimension_numbers, layout)

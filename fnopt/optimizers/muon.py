@@ -1,4 +1,4 @@
-"""Muon: momentum whose singular values are all made one; hidden matrices by it, the rest by AdamW.
+"""Muon: momentum whose singular values are all made one; hidden matrices by it, the rest by Adam.
 
     m ← βm + (1−β)g
     u ← βm + (1−β)g, else u ← m                    with Nesterov's look-ahead, or heavy ball
@@ -33,7 +33,7 @@ from fnopt.hyperparameters import Decay, LearningRate, NonNegative
 from fnopt.linalg.newton_schulz import orthogonalize, sequence
 from fnopt.linalg.stacks import map_stacks
 from fnopt.matrices import View, views
-from fnopt.optimizers.adamw import adamw
+from fnopt.optimizers.adam import adam
 from fnopt.storage import StoredMean
 from fnopt.transforms.decay import add_decayed_weights
 from fnopt.transforms.scaling import scale_by_learning_rate
@@ -119,14 +119,9 @@ def muon(
     layout: str = "in_out",
     ns_dtype: Any = None,
     dimension_numbers: Any = None,
-    adam_learning_rate: LearningRate = 3e-4,
-    adam_b1: Decay = 0.9,
-    adam_b2: Decay = 0.95,
-    adam_eps: NonNegative = 1e-10,
-    adam_weight_decay: NonNegative = 0.0,
-    fallback: Any = None,
+    fallback: GradientTransformation | None = None,
 ) -> GradientTransformation:
-    """Muon on hidden matrices, AdamW or another optimizer on the other leaves.
+    """Muon on hidden matrices, Adam or another optimizer on the other leaves.
 
     Args:
       learning_rate: η ≥ 0 of the matrices; the author's is 0.02, with "moonlight" AdamW's.
@@ -145,12 +140,7 @@ def muon(
       dimension_numbers: which leaves are matrices, and their axes: a tree like the params of
         `MatrixDimensionNumbers`, with None for the fallback's leaves, or a function of the params
         that returns one; None to read it off paths and shapes, see `matrix_report`.
-      adam_learning_rate: η ≥ 0 of the fallback.
-      adam_b1: β₁ of the fallback, in [0, 1).
-      adam_b2: β₂ of the fallback, in [0, 1).
-      adam_eps: ε of the fallback.
-      adam_weight_decay: λ ≥ 0 of the fallback.
-      fallback: a whole optimizer in the place of that AdamW.
+      fallback: the optimizer of the other leaves; None for `adam(3e-4, b2=0.95, eps=1e-10)`.
 
     Raises:
       ValueError: an unknown scale, layout or sequence, or dimension numbers that do not fit.
@@ -175,6 +165,5 @@ def muon(
         scale_by_learning_rate(learning_rate),
     )
     if fallback is None:
-        rate = named("adam_learning_rate", adam_learning_rate)
-        fallback = adamw(rate, adam_b1, adam_b2, adam_eps, weight_decay=adam_weight_decay)
+        fallback = adam(named(3e-4), b2=0.95, eps=1e-10)
     return matrix_or_fallback("muon", rule, fallback, dimension_numbers, layout)

@@ -214,14 +214,9 @@ def muon_clip(
     layout: str = "in_out",
     ns_dtype: Any = None,
     dimension_numbers: Any = None,
-    adam_learning_rate: LearningRate = 3e-4,
-    adam_b1: Decay = 0.9,
-    adam_b2: Decay = 0.95,
-    adam_eps: NonNegative = 1e-10,
-    adam_weight_decay: NonNegative = 0.0,
-    fallback: Any = None,
+    fallback: GradientTransformation | None = None,
 ) -> GradientTransformation:
-    """MuonClip on hidden matrices, AdamW or another optimizer on the other leaves.
+    """MuonClip on hidden matrices, Adam or another optimizer on the other leaves.
 
     `update(grads, state, params, max_logits=...)` clips. What is not said here is as in `muon`.
 
@@ -244,12 +239,7 @@ def muon_clip(
       layout: "in_out" or "out_in".
       ns_dtype: of Newton-Schulz's arithmetic; None for float32.
       dimension_numbers: which leaves are matrices, and their axes.
-      adam_learning_rate: η ≥ 0 of the fallback.
-      adam_b1: β₁ of the fallback, in [0, 1).
-      adam_b2: β₂ of the fallback, in [0, 1).
-      adam_eps: ε of the fallback.
-      adam_weight_decay: λ ≥ 0 of the fallback.
-      fallback: a whole optimizer in the place of that AdamW.
+      fallback: the optimizer of the other leaves; None for `adam(3e-4, b2=0.95, eps=1e-10)`.
 
     >>> import jax.numpy as jnp
     >>> import fnopt
@@ -273,11 +263,6 @@ def muon_clip(
         layout=layout,
         ns_dtype=ns_dtype,
         dimension_numbers=dimension_numbers,
-        adam_learning_rate=adam_learning_rate,
-        adam_b1=adam_b1,
-        adam_b2=adam_b2,
-        adam_eps=adam_eps,
-        adam_weight_decay=adam_weight_decay,
         fallback=fallback,
     )
     clip = clip_attention_logits(threshold, alpha, query, key, layout=layout, heads_axis=heads_axis)

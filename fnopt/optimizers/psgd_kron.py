@@ -41,7 +41,7 @@ from fnopt.linalg.low_rank import beside, gathered
 from fnopt.linalg.stacks import map_stacks
 from fnopt.linalg.whitening import Sides, precondition, procrustes_step, triangular_step
 from fnopt.matrices import View, views
-from fnopt.optimizers.adamw import adamw
+from fnopt.optimizers.adam import adam
 from fnopt.schedules.schedule import schedule
 from fnopt.transforms.constraints import as_key
 from fnopt.transforms.decay import add_decayed_weights
@@ -248,14 +248,9 @@ def psgd_kron(
     max_rms: Bound = 1.1,
     layout: str = "in_out",
     dimension_numbers: Any = None,
-    adam_learning_rate: LearningRate = 3e-4,
-    adam_b1: Decay = 0.9,
-    adam_b2: Decay = 0.999,
-    adam_eps: NonNegative = 1e-8,
-    adam_weight_decay: NonNegative = 0.0,
-    fallback: Any = None,
+    fallback: GradientTransformation | None = None,
 ) -> GradientTransformation:
-    """PSGD-Kron on hidden matrices, AdamW or another optimizer on the other leaves.
+    """PSGD-Kron on hidden matrices, Adam or another optimizer on the other leaves.
 
     Args:
       learning_rate: η ≥ 0 of the matrices.
@@ -277,12 +272,7 @@ def psgd_kron(
       dimension_numbers: which leaves are matrices, and their axes: a tree like the params of
         `MatrixDimensionNumbers`, with None for the fallback's leaves, or a function of the params
         that returns one; None to read it off paths and shapes, see `matrix_report`.
-      adam_learning_rate: η ≥ 0 of the fallback.
-      adam_b1: β₁ of the fallback, in [0, 1).
-      adam_b2: β₂ of the fallback, in [0, 1).
-      adam_eps: ε of the fallback.
-      adam_weight_decay: λ ≥ 0 of the fallback.
-      fallback: a whole optimizer in the place of that AdamW.
+      fallback: the optimizer of the other leaves; None for `adam(3e-4)`.
 
     Raises:
       ValueError: no key, an unknown form or layout, a count below one, or dimension numbers that
@@ -312,6 +302,5 @@ def psgd_kron(
         scale_by_learning_rate(learning_rate),
     )
     if fallback is None:
-        rate = named("adam_learning_rate", adam_learning_rate)
-        fallback = adamw(rate, adam_b1, adam_b2, adam_eps, weight_decay=adam_weight_decay)
+        fallback = adam(named(3e-4))
     return matrix_or_fallback("psgd_kron", rule, fallback, dimension_numbers, layout)

@@ -37,7 +37,7 @@ from fnopt.linalg.blocks import as_placed
 from fnopt.linalg.eigen import HIGHEST, eigenbasis, subspace_iteration
 from fnopt.linalg.stacks import map_stacks
 from fnopt.matrices import View, views
-from fnopt.optimizers.adamw import adamw
+from fnopt.optimizers.adam import adam
 from fnopt.transforms.decay import add_decayed_weights
 from fnopt.transforms.scaling import scale_by_learning_rate
 from fnopt.wrappers.fallback import matrix_or_fallback, named
@@ -270,14 +270,9 @@ def soap(
     normalize: bool = False,
     layout: str = "in_out",
     dimension_numbers: Any = None,
-    adam_learning_rate: LearningRate = 3e-3,
-    adam_b1: Decay = 0.95,
-    adam_b2: Decay = 0.95,
-    adam_eps: NonNegative = 1e-8,
-    adam_weight_decay: NonNegative = 0.0,
-    fallback: Any = None,
+    fallback: GradientTransformation | None = None,
 ) -> GradientTransformation:
-    """SOAP on hidden matrices, AdamW or another optimizer on the other leaves.
+    """SOAP on hidden matrices, Adam or another optimizer on the other leaves.
 
     Args:
       learning_rate: η ≥ 0 of the matrices.
@@ -295,12 +290,7 @@ def soap(
       dimension_numbers: which leaves are matrices, and their axes: a tree like the params of
         `MatrixDimensionNumbers`, with None for the fallback's leaves, or a function of the params
         that returns one; None to read it off paths and shapes, see `matrix_report`.
-      adam_learning_rate: η ≥ 0 of the fallback.
-      adam_b1: β₁ of the fallback, in [0, 1).
-      adam_b2: β₂ of the fallback, in [0, 1).
-      adam_eps: ε of the fallback.
-      adam_weight_decay: λ ≥ 0 of the fallback.
-      fallback: a whole optimizer in the place of that AdamW.
+      fallback: the optimizer of the other leaves; None for `adam(3e-3, b1=0.95, b2=0.95)`.
 
     Raises:
       ValueError: an unknown layout, a frequency below one, or dimension numbers that do not fit.
@@ -325,6 +315,5 @@ def soap(
         scale_by_learning_rate(learning_rate),
     )
     if fallback is None:
-        rate = named("adam_learning_rate", adam_learning_rate)
-        fallback = adamw(rate, adam_b1, adam_b2, adam_eps, weight_decay=adam_weight_decay)
+        fallback = adam(named(3e-3), b1=0.95, b2=0.95)
     return matrix_or_fallback("soap", rule, fallback, dimension_numbers, layout)

@@ -140,7 +140,8 @@ def build(
 
     Args:
       name: a public factory that takes a learning rate.
-      words: hyperparameters; a missing learning rate is that of `LEARNING_RATES`.
+      words: hyperparameters; a missing learning rate is that of `LEARNING_RATES`. An optimizer
+        among them is written `fallback=adam:1e-3,b2=0.95`.
       total_steps: the run's length, for schedules.
       seed: the run's, for a factory that draws random numbers and is given no other.
 
@@ -155,6 +156,9 @@ def build(
     for key, text in assignments(words, name).items():
         if key not in parameters:
             raise CommandError(f"{name} has no hyperparameter {key!r}; {nearest(key, parameters)}")
+        if GradientTransformation in typing.get_args(hints.get(key)):
+            values[key] = _member(text, total_steps, seed)
+            continue
         value = parse(text, total_steps)
         if key not in kinds:
             _check_plain(name, key, value, hints.get(key), parameters[key].default)
@@ -173,6 +177,14 @@ def build(
         return factory(**values)
     except (ValueError, TypeError) as error:
         raise CommandError(" ".join(str(error).split())) from None
+
+
+def _member(text: str, total_steps: int, seed: int) -> GradientTransformation:
+    """The optimizer of a word `name`, `name:rate` or `name:rate,argument=value,...`."""
+    name, _, rest = text.partition(":")
+    rate, *words = rest.split(",")
+    first = [f"{rate_name(find_optimizer(name))}={rate}"] if rate else []
+    return build(name, first + words, total_steps, seed)
 
 
 def parse(text: str, total_steps: int) -> Any:

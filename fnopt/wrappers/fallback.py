@@ -37,6 +37,6 @@ def matrix_or_fallback(
     )
 
 
-def named(name: str, value: Any) -> Any:
-    """A hyperparameter under a name of its own in the state: the fallback's learning rate."""
-    return value if isinstance(value, Labeled) else Labeled(name, value)
+def named(learning_rate: float) -> Any:
+    """The rate of a default fallback, under a name of its own in the state."""
+    return Labeled("fallback_learning_rate", learning_rate)

@@ -115,8 +115,10 @@ DIFFERENCES = {
     ("default", "param_labels"): ("or labels_fn, for what is no function", "partition"),
     ("default", "adv_optimizer"): ("the paper's adversary", "sam"),
     ("default", "ns_coeffs"): ("the same triple, by its name", "muon scale_by_muon"),
-    ("default", "adam_b2"): ("the author's AdamW beside Muon", "muon"),
-    ("default", "adam_learning_rate"): ("optax's None gives AdamW Muon's rate", "muon"),
+    ("absent", "adam_learning_rate"): ("give a whole optimizer as the fallback", "muon"),
+    ("absent", "adam_b1"): ("give a whole optimizer as the fallback", "muon"),
+    ("absent", "adam_b2"): ("give a whole optimizer as the fallback", "muon"),
+    ("absent", "adam_weight_decay"): ("give a whole optimizer as the fallback", "muon"),
     ("absent", "eps"): (
         "a zero gradient gives zero, a tiny one its direction",
         "muon scale_by_muon",

@@ -317,6 +317,52 @@ CONFIGURATIONS = {
         layout="out_in",
         dimension_numbers=numbered,
     ).allowing(3.6),
+    "normuon by its numbers": Builder(
+        fnopt.normuon,
+        0.01,
+        weight_decay=0.1,
+        nesterov=False,
+        scale="moonlight",
+        layout="out_in",
+        dimension_numbers=numbered,
+    ).allowing(3.6),
+    "adamuon ahead": Builder(
+        fnopt.adamuon,
+        0.01,
+        weight_decay=0.1,
+        nesterov=True,
+        layout="out_in",
+        dimension_numbers=numbered,
+    ).allowing(3.6),
+    "dion of rank 2": Builder(
+        fnopt.dion, 0.01, rank=2, layout="out_in", dimension_numbers=numbered
+    ).allowing(3.6),
+    "mars_muon ahead": Builder(
+        fnopt.mars_muon,
+        0.01,
+        weight_decay=0.1,
+        nesterov=True,
+        scale="spectral",
+        layout="out_in",
+        dimension_numbers=numbered,
+    ).allowing(4.6),
+    "muon_clip of every leaf": Builder(fnopt.muon_clip, 0.01, query="", key=None)
+    .calling(logits_of_leaves)
+    .allowing(3.6),
+    "psgd_kron by triangles": Builder(
+        fnopt.psgd_kron,
+        0.01,
+        weight_decay=0.1,
+        key=0,
+        form="triangular",
+        update_probability=0.5,
+        max_size_triangular=3,
+        layout="out_in",
+        dimension_numbers=numbered,
+    ).allowing(None),
+    "shampoo by Newton's roots": Builder(
+        fnopt.shampoo, 0.01, b3=0.5, grafting="rmsprop", update_every=2, root="newton"
+    ).allowing(36),  # the iteration has a matrix's powers besides
     "clip_attention_logits of every leaf": Builder(
         fnopt.clip_attention_logits, query="", key=None
     ).calling(logits_of_leaves),

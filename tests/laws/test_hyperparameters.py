@@ -10,12 +10,6 @@ from fnopt.testing.laws.hyperparameters import constantly, trajectory
 from fnopt.testing.laws.mistakes import SUSPECTS, out_of_range
 from fnopt.testing.laws.subject import differences
 
-PAIRS = [
-    (name, hyperparameter)
-    for name, builder in subjects.SUBJECTS.items()
-    for hyperparameter in builder.numbers()
-]
-
 
 def test_every_kind_of_every_factory_is_tried():
     tried = {
@@ -28,14 +22,24 @@ def test_every_kind_of_every_factory_is_tried():
             assert (name, hyperparameter) in tried, f"no example of {name}({hyperparameter}=...)"
 
 
-@pytest.mark.parametrize(("name", "hyperparameter"), PAIRS)
-def test_schedule_and_tunable_act_as_the_number(name, hyperparameter):
+def array(value):
+    return jnp.float32(value)
+
+
+@pytest.mark.parametrize("make", [constantly, fnopt.Tunable, array], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", subjects.SUBJECTS)
+def test_schedule_and_tunable_act_as_the_number(name, make):
+    """All hyperparameters at once; one by one where that is not so, to say which."""
     builder = subjects.SUBJECTS[name]
-    value = builder.numbers()[hyperparameter]
+    numbers = builder.numbers()
     wanted = trajectory(Subject(builder), jnp.float32, 2)
-    for given in (constantly(value), fnopt.Tunable(value), jnp.float32(value)):
-        got = trajectory(Subject(builder, **{hyperparameter: given}), jnp.float32, 2)
-        assert not list(differences(got, wanted, 1e-3)), given
+
+    def found(names):
+        given = Subject(builder, **{name: make(numbers[name]) for name in names})
+        return list(differences(trajectory(given, jnp.float32, 2), wanted, 1e-3))
+
+    together = found(numbers)
+    assert not together, {name: found([name]) for name in numbers}
 
 
 @pytest.mark.parametrize("name", subjects.SUBJECTS)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matrix_oracles import degenerate, error, follow, newton_schulz, oracle, update
 
+import fnopt
 from fnopt.optimizers.adamuon import adamuon, scale_by_adamuon
 
 
@@ -40,7 +41,7 @@ def test_oracle_in_float32(own, common):
 
 @pytest.mark.parametrize(("own", "common"), SETTINGS, ids=str)
 def test_oracle_in_float64(own, common, x64):
-    ours = adamuon(0.02, **own, **common, adam_learning_rate=0.01, adam_b1=0.5, adam_eps=1e-3)
+    ours = adamuon(0.02, **own, **common, fallback=fnopt.adam(0.01, b1=0.5, b2=0.95, eps=1e-3))
     wanted = oracle(rule(**own), 0.02, **common, adam=(0.01, 0.5, 0.95, 1e-3))
     assert error(ours, wanted, jnp.float64) < 1e-11
 

@@ -103,7 +103,7 @@ def test_oracle_in_float32(setting):
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_oracle_in_float64(setting, x64):
-    ours = muon(0.02, **setting, adam_learning_rate=0.01, adam_b1=0.5, adam_b2=0.9, adam_eps=1e-3)
+    ours = muon(0.02, **setting, fallback=fnopt.adam(0.01, b1=0.5, b2=0.9, eps=1e-3))
     wanted = oracle(0.02, **setting, adam_rate=0.01, b1=0.5, b2=0.9, eps=1e-3)
     assert largest_error(ours, wanted, jnp.float64, shapes=SHAPES) < 1e-11
 

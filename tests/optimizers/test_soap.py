@@ -129,9 +129,7 @@ def test_oracle_in_float64(setting, x64):
     ours = soap(
         0.02,
         dimension_numbers=NUMBERS,
-        adam_learning_rate=0.01,
-        adam_b1=0.5,
-        adam_b2=0.9,
+        fallback=fnopt.adam(0.01, b1=0.5, b2=0.9),
         **setting,
     )
     wanted = oracle(0.02, adam_rate=0.01, adam_b1=0.5, adam_b2=0.9, **setting)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fnopt
-from fnopt.wrappers.fallback import matrix_or_fallback, named
+from fnopt.wrappers.fallback import matrix_or_fallback
 
 PARAMS = {"embed": jnp.ones((6, 4)), "layer": {"w": jnp.ones((4, 4)), "b": jnp.ones(4)}}
 
@@ -19,16 +19,17 @@ def test_each_leaf_has_the_one_that_it_is_for():
 
 
 def test_rates_have_names_of_their_own():
-    optimizer = fnopt.muon(fnopt.Tunable(0.02), adam_learning_rate=fnopt.Tunable(1e-3))
+    state = fnopt.muon(0.02).init(PARAMS)
+    assert set(fnopt.hyperparameters(state)) == {"learning_rate", "fallback_learning_rate"}
+    rates = [fnopt.Tunable(rate) for rate in (0.02, 1e-3)]
+    optimizer = fnopt.muon(rates[0], fallback=fnopt.adamw(rates[1]))
     state = optimizer.init(PARAMS)
     found = fnopt.hyperparameters(state)
-    assert set(found) == {"learning_rate", "adam_learning_rate"}
-    state = fnopt.set_hyperparameters(state, adam_learning_rate=0.0)
+    assert set(found) == {"muon/learning_rate", "fallback/learning_rate"}
+    state = fnopt.set_hyperparameters(state, **{"fallback/learning_rate": 0.0})
     updates, _ = optimizer.update(PARAMS, state, PARAMS)
     np.testing.assert_array_equal(updates["embed"], 0)
     assert bool(jnp.any(updates["layer"]["w"] != 0))
-    again = named("b", named("a", 1.0))
-    assert again.name == "a"
 
 
 @pytest.mark.parametrize("only", ["embed", "layer"])

@@ -33,9 +33,9 @@ def constantly(value: float) -> Any:
 
 
 def trajectory(subject: Subject, dtype: Any, steps: int = 3) -> list[Any]:
-    """The updates of a few eager steps with the usual gradients."""
+    """The updates of a few steps with the usual gradients."""
     gradients = [gradients_of(dtype, step=i) for i in range(steps)]
-    return [updates for updates, _, _ in subject.run(params_of(dtype), gradients)]
+    return [updates for updates, _, _ in subject.run(params_of(dtype), gradients, jitted=True)]
 
 
 def never_rounded(subject: Subject, found: Evidence) -> None:
@@ -86,7 +86,8 @@ def run_time_hyperparameters(subject: Subject, found: Evidence) -> None:
                 found.breach(f"reads {shown[places[name][0]]}")
     public = {name: places[name][0] for name in numbers if len(places[name]) == 1}
     known = {name: numbers[name] for name in public}
-    _changes_take_effect(tunable, found, start, known, public)
+    after = jax.jit(lambda state: _first_updates(tunable, state))
+    _changes_take_effect(tunable, after, found, start, known, public)
     _errors_where_fixed(subject, found, known)
     with found.at("all changed at once, jitted"):
         counted = Counted(tunable.step)
@@ -97,7 +98,7 @@ def run_time_hyperparameters(subject: Subject, found: Evidence) -> None:
         _, state = step(params, state, gradients)
         found.expect(counted.traces == 1, f"traced {counted.traces} times, expected 1")
         found.extend(changes(start, state))
-    _mapped_and_differentiated(tunable, found, start, known, public)
+    _mapped_and_differentiated(tunable, after, found, start, known, public)
 
 
 def _readable(subject: Subject, found: Evidence) -> None:
@@ -125,19 +126,39 @@ def _first_updates(subject: Subject, state: Any) -> Any:
 
 
 def _changes_take_effect(
-    tunable: Subject, found: Evidence, start: Any, known: dict[str, float], public: dict[str, str]
+    tunable: Subject,
+    after: Any,
+    found: Evidence,
+    start: Any,
+    known: dict[str, float],
+    public: dict[str, str],
 ) -> None:
-    """A value set in a fresh state acts as one that the optimizer was built with."""
+    """A value set in a fresh state acts as one that the optimizer was built with.
+
+    All at once first; one by one where that is not so, to say which.
+    """
+    kinds = tunable.builder.kinds
+    new = {name: another(kinds[name], value) for name, value in known.items()}
+
+    def compared(values: dict[str, float]) -> list[str]:
+        changed = set_hyperparameters(start, **{public[n]: v for n, v in values.items()})
+        built = Subject(tunable.builder, **values)
+        wanted = _first_updates(built, built.init(params_of()))
+        return list(differences(after(changed), wanted, 1e-3))
+
+    with found.at("all hyperparameters set to other values"):
+        together = compared(new)
+        before = len(found.breaches)
+    if not together:
+        return
     for name, value in known.items():
-        new = another(tunable.builder.kinds[name], value)
-        with found.at(f"{name} set from {value:g} to {new:g}"):
-            changed = set_hyperparameters(start, **{public[name]: new})
-            built = Subject(tunable.builder, **{name: new})
-            wanted = _first_updates(built, built.init(params_of()))
+        with found.at(f"{name} set from {value:g} to {new[name]:g}"):
             found.extend(
-                f"{words} of an optimizer built so"
-                for words in differences(_first_updates(tunable, changed), wanted, 1e-3)
+                f"{words} of an optimizer built so" for words in compared({name: new[name]})
             )
+    if len(found.breaches) == before:
+        with found.at(f"together set to {new}"):
+            found.extend(f"{words} of an optimizer built so" for words in together)
 
 
 def _errors_where_fixed(subject: Subject, found: Evidence, known: dict[str, float]) -> None:
@@ -152,7 +173,12 @@ def _errors_where_fixed(subject: Subject, found: Evidence, known: dict[str, floa
 
 
 def _mapped_and_differentiated(
-    tunable: Subject, found: Evidence, start: Any, known: dict[str, float], public: dict[str, str]
+    tunable: Subject,
+    after: Any,
+    found: Evidence,
+    start: Any,
+    known: dict[str, float],
+    public: dict[str, str],
 ) -> None:
     def updates_at(values: dict[str, Any]) -> Any:
         return _first_updates(tunable, set_hyperparameters(start, **values))
@@ -160,9 +186,10 @@ def _mapped_and_differentiated(
     with found.at("vmap over the hyperparameters against a loop"):
         factors = (0.5, 1.0)
         batch = {public[n]: jnp.asarray([f * v for f in factors]) for n, v in known.items()}
-        mapped = jax.vmap(updates_at)(batch)
+        mapped = jax.jit(jax.vmap(updates_at))(batch)
         for i in range(len(factors)):
-            alone = updates_at({name: values[i] for name, values in batch.items()})
+            one = {name: values[i] for name, values in batch.items()}
+            alone = after(set_hyperparameters(start, **one))
             found.extend(differences(jax.tree.map(lambda x: x[i], mapped), alone, 1e-4))
     with found.at("the derivative by the hyperparameters"):
 
@@ -170,4 +197,5 @@ def _mapped_and_differentiated(
             sums = [jnp.sum(u) for u in jax.tree.leaves(updates_at(values))]
             return jnp.stack(sums).sum()
 
-        found.extend(not_finite(jax.grad(total)({public[n]: v for n, v in known.items()})))
+        values = {public[n]: v for n, v in known.items()}
+        found.extend(not_finite(jax.jit(jax.grad(total))(values)))

@@ -37,7 +37,7 @@ def shardings(subject: Subject, found: Evidence) -> None:
             "it needs 4 devices; on a CPU set XLA_FLAGS=--xla_force_host_platform_device_count=8"
         )
     gradients = [gradients_of(step=i, shapes=SHAPES) for i in range(STEPS)]
-    wanted = list(subject.run(params_of(shapes=SHAPES), gradients))[-1][2]
+    wanted = list(subject.run(params_of(shapes=SHAPES), gradients, jitted=True))[-1][2]
     for kind in (AxisType.Auto, AxisType.Explicit):
         with found.at(f"{kind.name} mesh"):
             _check_mesh(subject, found, kind, gradients, wanted)

@@ -66,14 +66,20 @@ class Subject:
         ends = exact(state, params), exact(after, self.apply(params, updates))
         return jax.tree.map(moved, params, updates, *ends)
 
-    def run(self, params: Any, gradients: Any) -> Iterator[tuple[Any, Any, Any]]:
-        """(updates as `look` has them, state, params) after each step, eagerly."""
+    def run(
+        self, params: Any, gradients: Any, jitted: bool = False
+    ) -> Iterator[tuple[Any, Any, Any]]:
+        """(updates as `look` has them, state, params) after each step, eagerly or compiled."""
+        advance = jax.jit(self._advance) if jitted else self._advance
         state = self.init(params)
         for gradient in gradients:
-            updates, after = self.update(gradient, state, params)
-            seen = self._seen(updates, state, params, after)
-            params, state = self.apply(params, updates), after
+            seen, state, params = advance(gradient, state, params)
             yield seen, state, params
+
+    def _advance(self, gradient: Any, state: Any, params: Any) -> tuple[Any, Any, Any]:
+        updates, after = self.update(gradient, state, params)
+        seen = self._seen(updates, state, params, after)
+        return seen, after, self.apply(params, updates)
 
 
 # Trees

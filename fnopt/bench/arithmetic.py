@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import jax
 
+Costs = dict[str, Callable[[Any], float]]
+
 
 class Arithmetic(NamedTuple):
-    """Floating-point operations of one step.
+    """Floating-point operations of one step, of one sort.
 
     Attributes:
       always: of every step.
@@ -29,31 +31,36 @@ class Arithmetic(NamedTuple):
         return self.always + self.due / every
 
 
-def operations(f: Callable[..., Any], *arguments: Any) -> Arithmetic:
-    """Counts the matrix arithmetic of f, on arrays or shapes; elementwise work is not counted."""
-    return _count(jax.make_jaxpr(f)(*arguments).jaxpr)
+def operations(f: Callable[..., Any], *arguments: Any) -> tuple[Arithmetic, Arithmetic]:
+    """Counts the matrix arithmetic of f, on arrays or shapes; elementwise work is not counted.
+
+    Returns:
+      Of products and solves, and of decompositions, which no machine makes at the same rate.
+    """
+    program = jax.make_jaxpr(f)(*arguments).jaxpr
+    return _count(program, PRODUCTS), _count(program, DECOMPOSITIONS)
 
 
-def _count(program: Any) -> Arithmetic:
+def _count(program: Any, costs: Costs) -> Arithmetic:
     always = due = 0.0
     for equation in program.eqns:
-        one = _of(equation)
+        one = _of(equation, costs)
         always, due = always + one.always, due + one.due
     return Arithmetic(always, due)
 
 
-def _of(equation: Any) -> Arithmetic:
+def _of(equation: Any, costs: Costs) -> Arithmetic:
     name, given = equation.primitive.name, equation.params
     if name == "cond":
-        branches = [_count(branch.jaxpr) for branch in given["branches"]]
+        branches = [_count(branch.jaxpr, costs) for branch in given["branches"]]
         if given.get("branches_platforms") is not None:
             return branches[0]
         totals = sorted(branch.always for branch in branches)
         return Arithmetic(totals[0], totals[-1] - totals[0] + max(b.due for b in branches))
-    if name in DECOMPOSITIONS:
-        return Arithmetic(DECOMPOSITIONS[name](equation), 0.0)
+    if name in costs:
+        return Arithmetic(costs[name](equation), 0.0)
     times = given.get("length", 1) if name == "scan" else 1
-    inner = [_count(program) for program in _programs(given)]
+    inner = [_count(program, costs) for program in _programs(given)]
     return Arithmetic(times * sum(i.always for i in inner), times * sum(i.due for i in inner))
 
 
@@ -85,9 +92,10 @@ def _solve(equation: Any) -> float:
     return 1.0 * triangle[-1] * math.prod(right)
 
 
-DECOMPOSITIONS: dict[str, Callable[[Any], float]] = {
-    "dot_general": _product,
-    "triangular_solve": _solve,
+PRODUCTS: Costs = {"dot_general": _product, "triangular_solve": _solve}
+"""Primitive -> operations of one."""
+
+DECOMPOSITIONS: Costs = {
     "cholesky": _square(1 / 3),
     "geqrf": _square(4 / 3),
     "qr": _square(8 / 3),

@@ -101,13 +101,9 @@ def _starts(sizes: Sequence[int], stack: jax.Array) -> Sequence[Any]:
         return starts
 
     def told(first: jax.Array) -> tuple[jax.Array, ...]:
-        nothing = (jnp.isnan(first) & jnp.isinf(first)).astype(jnp.int32)
         constants = tuple(map(jnp.int32, starts))
-
-        def turn(_: Any, found: Any) -> Any:
-            return tuple(start + nothing for start in found)
-
-        return jax.lax.fori_loop(jnp.int32(0), nothing + 1, turn, constants)
+        never = jnp.isnan(first) & jnp.isinf(first)
+        return jax.lax.cond(never, lambda: (jnp.int32(0),) * len(starts), lambda: constants)
 
     first = jax.lax.stop_gradient(jnp.real(stack[(0,) * stack.ndim]))
     return jax.lax.platform_dependent(

@@ -22,7 +22,7 @@ def test_rates_have_names_of_their_own():
     state = fnopt.muon(0.02).init(PARAMS)
     assert set(fnopt.hyperparameters(state)) == {"learning_rate", "fallback_learning_rate"}
     rates = [fnopt.Tunable(rate) for rate in (0.02, 1e-3)]
-    optimizer = fnopt.muon(rates[0], fallback=fnopt.adamw(rates[1]))
+    optimizer = fnopt.muon(rates[0], fallback=fnopt.adam(rates[1]))
     state = optimizer.init(PARAMS)
     found = fnopt.hyperparameters(state)
     assert set(found) == {"muon/learning_rate", "fallback/learning_rate"}

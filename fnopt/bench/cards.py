@@ -107,7 +107,7 @@ CARDS = {
         Run("0.003 fallback=adam:1,b2=0.95,eps=1e-10", 0.007),
         Run("0.003 fallback=adam:0.1,b2=0.95,eps=1e-10", 0.001),
         Run("0.003 fallback=adam:0.003,b2=0.95,eps=1e-10", 0.02),
-        "vectors go to AdamW, at a constant rate here",
+        "vectors go to Adam, at a constant rate here",
     ),
     "adamw": Card(
         Run("1", 1e-6), Run("0.1", 1e-6), Run("", 0.05), "the decay pulls off the minimum"
@@ -139,7 +139,7 @@ CARDS = {
         Run("0.01 fallback=adam:1,b2=0.95,eps=1e-10", 0.007),
         Run("0.01 fallback=adam:0.1,b2=0.95,eps=1e-10", 0.001),
         Run("0.01 fallback=adam:0.003,b2=0.95,eps=1e-10", 0.005),
-        "vectors go to AdamW, at a constant rate here",
+        "vectors go to Adam, at a constant rate here",
     ),
     "dog": Card(
         Run("", 0.5), Run("", 5.0), Run("", 0.2), "no rate: it starts with steps of a millionth"
@@ -203,7 +203,7 @@ CARDS = {
         Run("0.003 fallback=adam:1,b2=0.95,eps=1e-10", 0.007),
         Run("0.003 fallback=adam:0.1,b2=0.95,eps=1e-10", 0.001),
         Run("0.003 fallback=adam:0.003,b2=0.95,eps=1e-10", 0.005),
-        "vectors go to AdamW, at a constant rate here",
+        "vectors go to Adam, at a constant rate here",
     ),
     "momentum": Card(Run("0.5", 1e-6), Run("0.002", 1e-6), Run("", 0.01)),
     "momo": Card(Run("10", 7e-5), Run("", 1e-6), Run("", 0.03)),
@@ -254,25 +254,25 @@ CARDS = {
         Run("0.02 fallback=adam:1,b2=0.95,eps=1e-10", 0.007),
         Run("0.02 fallback=adam:0.1,b2=0.95,eps=1e-10", 0.001),
         Run("0.02 fallback=adam:0.003,b2=0.95,eps=1e-10", 0.1),
-        "vectors go to AdamW, at a constant rate here",
+        "vectors go to Adam, at a constant rate here",
     ),
     "muon_clip": Card(
         Run("0.003 fallback=adam:1,b2=0.95,eps=1e-10", 0.007),
         Run("0.003 fallback=adam:0.1,b2=0.95,eps=1e-10", 0.001),
         Run("0.003 fallback=adam:0.003,b2=0.95,eps=1e-10", 0.005),
-        "vectors go to AdamW, at a constant rate here",
+        "vectors go to Adam, at a constant rate here",
     ),
     "normuon": Card(
         Run("0.02 fallback=adam:1,b2=0.95,eps=1e-10", 0.007),
         Run("0.02 fallback=adam:0.1,b2=0.95,eps=1e-10", 0.001),
         Run("0.02 fallback=adam:0.003,b2=0.95,eps=1e-10", 0.05),
-        "vectors go to AdamW, at a constant rate here",
+        "vectors go to Adam, at a constant rate here",
     ),
     "psgd_kron": Card(
         Run("0.02 fallback=adam:1", 0.007),
         Run("0.02 fallback=adam:0.1", 0.001),
         Run("0.005 fallback=adam:0.003", 0.1),
-        "vectors go to AdamW, at a constant rate here",
+        "vectors go to Adam, at a constant rate here",
     ),
     "scion": Card(
         Run("cosine:0.1 constrained=false", 5e-6),
@@ -297,7 +297,7 @@ CARDS = {
         Run("0.02 fallback=adam:1,b1=0.95,b2=0.95", 0.007),
         Run("0.02 fallback=adam:0.1,b1=0.95,b2=0.95", 0.001),
         Run("0.003 fallback=adam:0.003,b1=0.95,b2=0.95 precondition_frequency=50", 0.1),
-        "vectors go to AdamW, at a constant rate here",
+        "vectors go to Adam, at a constant rate here",
     ),
     "signum": Card(
         Run("cosine:0.2", 5e-5),

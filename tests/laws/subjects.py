@@ -147,6 +147,8 @@ EXAMPLES = {
     # with the hyperparameters that are None by default
     "nadamw": Builder(fnopt.nadamw, 0.01, momentum_decay=4e-3, mask=matrices),
     "scale_by_prodigy": Builder(fnopt.scale_by_prodigy, beta3=0.9),
+    # the factors and bases of a matrix, four times as long as wide, are many times its size
+    "soap": Builder(fnopt.soap, 0.01, shampoo_beta=0.9).allowing(30),
     **{
         name: Builder(getattr(fnopt, name), 0.9)
         for name in (
@@ -508,8 +510,6 @@ BOUNDS = {
     "muon_clip": 3.6,
     # factors of the longer side are many times the matrix, and a decomposition has three of them
     "shampoo": 20,
-    # the factors and bases of a matrix, four times as long as wide, are many times its size
-    "soap": 30,
     "scale_by_scion": 2.8,  # the matrices of equal sides are put together
     "scion": 2.8,
     # copies of the codes of the last step

@@ -146,9 +146,9 @@ def _changes_take_effect(
         wanted = _first_updates(built, built.init(params_of()))
         return list(differences(after(changed), wanted, 1e-3))
 
+    before, together = len(found.breaches), ["an error"]
     with found.at("all hyperparameters set to other values"):
         together = compared(new)
-        before = len(found.breaches)
     if not together:
         return
     for name, value in known.items():

@@ -246,17 +246,28 @@ def _owners(state: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[str, Hyperpa
 
 
 def _named(state: Any) -> dict[str, tuple[str, bool]]:
-    """Public name -> (owner's path, name, whether tunable): short names where they are unique."""
-    every = [
-        (path, name, name in node.tunable)
-        for path, node in _owners(state)
-        for name in (*node.current, *node.tunable)
-    ]
-    short = [name for _, name, _ in every]
+    """Public name -> (owner's path, whether tunable): no more of the path than tells them apart."""
+    places: dict[str, list[tuple[str, bool]]] = {}
+    for path, node in _owners(state):
+        for name in (*node.current, *node.tunable):
+            places.setdefault(name, []).append((path, name in node.tunable))
     return {
-        (name if short.count(name) == 1 else f"{path}/{name}".lstrip("/")): (path, tunable)
-        for path, name, tunable in every
+        "/".join([*words, name]): place
+        for name, owners in places.items()
+        for words, place in zip(_telling([path.split("/") for path, _ in owners]), owners)
     }
+
+
+def _telling(paths: list[list[str]]) -> list[list[str]]:
+    """The paths without the words that all of them begin or end with."""
+    for _ in range(2):
+        same = 0
+        for words in zip(*paths):
+            if len(set(words)) > 1:
+                break
+            same += 1
+        paths = [path[same:][::-1] for path in paths]
+    return [[word for word in path if word] for path in paths]
 
 
 def hyperparameters(state: Any) -> dict[str, jax.Array]:

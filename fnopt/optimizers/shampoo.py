@@ -15,8 +15,9 @@ Caveat: sources differ. Here ε is relative to the largest eigenvalue, so that g
 are whitened alike, and a root that came out badly is not taken, as in the authors' JAX code; L and
 R start at zero with a bias correction, as in PyTorch's. β₂ = 1 and `grafting="none"` are the
 paper's, a sum that is never forgotten. `grafting` lends a method's step length, by default Adam's,
-so that Adam's rates carry over. On a CPU the decompositions are slow: choose a larger f. Kernels
-of convolutions are flattened, stacked layers are taken one by one; there are no merged axes.
+so that Adam's rates carry over. On a CPU the decompositions are slow: choose a larger f. Axes are
+merged into two: a convolution's window and inputs, or those that `dimension_numbers` names; stacked
+layers are taken one by one.
 Memory: for m, the graft's second moment and an (m, n) block's 2(m² + n²): two values per parameter
 and, of a square matrix, four more.
 Source: Gupta, Koren and Singer 2018, arXiv 1802.09568; Anil et al. 2020, arXiv 2002.09018; Shi et

@@ -107,3 +107,21 @@ def test_parse(text, value):
     found = choices.parse(text, 10)
     assert found == value
     assert type(found) is type(value)
+
+
+def test_an_optimizer_may_be_given():
+    made = choices.build("muon", ["learning_rate=0.02", "fallback=adam:0.1,b2=0.95"], 10)
+    assert made == fnopt.muon(0.02, fallback=fnopt.adam(0.1, b2=0.95))
+    usual = choices.build("muon", ["learning_rate=0.02", "fallback=lion"], 10)
+    assert usual == fnopt.muon(0.02, fallback=fnopt.lion(2e-4))
+    with_momentum = choices.build(
+        "muon", ["learning_rate=0.02", "fallback=sgd:0.1,momentum=0.9"], 10
+    )
+    assert with_momentum == fnopt.muon(0.02, fallback=fnopt.sgd(0.1, momentum=0.9))
+    for word, said in {
+        "fallback=adamx:0.1": "did you mean 'adamax'",
+        "fallback=adam:0.1,b9=1": "did you mean 'b2'",
+        "fallback=adam:high": "learning_rate must be",
+    }.items():
+        with pytest.raises(CommandError, match=said):
+            choices.build("muon", [word], 10)

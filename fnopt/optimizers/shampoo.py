@@ -97,7 +97,7 @@ def rooted(factors: Factors, old: Factors, grown: Any, eps: Any, method: str) ->
     p = 2 if factors.left is None else 4
 
     def one(a: jax.Array, old: jax.Array) -> jax.Array:
-        x, error = inverse_root(jax.lax.stop_gradient(a), p, eps, method)
+        x, error = inverse_root(jax.lax.stop_gradient(a), p, jax.lax.stop_gradient(eps), method)
         scale = jnp.asarray(grown ** (1 / p), error.dtype).astype(x.dtype)
         return jnp.where((error <= 0.1)[..., None, None], scale * x, old)
 

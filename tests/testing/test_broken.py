@@ -20,7 +20,7 @@ BREAKERS = [
     ("L1", toys.drifting_momentum, "was bfloat16[4,3] and became float32[4,3]"),
     ("L2", toys.stalling_second_moment, "of the bfloat16 run against the float32 run"),
     ("L3", toys.rounded_hyperparameter, "bfloat16 params: state['decay'] is bfloat16[]"),
-    ("L4", toys.clip_by_rounded_norm, "400 bfloat16 scalars against 400 float32 scalars"),
+    ("L4", toys.clip_by_rounded_norm, "16 and 60 ones, bfloat16 scalars against float32 scalars"),
     ("L5", toys.signs_by_division, "float16 params: step 1: the update of ['cube'] is nan"),
     ("L5", toys.infinite_slope, "the derivative of the updates by a gradient of zero"),
     ("L6", toys.overflowing_squares, "the state's ['layer']['kernel'] is inf"),
@@ -38,7 +38,7 @@ BREAKERS = [
     ("L14", toys.averages_in_float32, "was bfloat16[4,3] and became float32[4,3]"),
     ("L15", toys.keeps_state_for_everything, "there is state for them"),
     ("L16", toys.counts_in_python, "the same call again, after another"),
-    ("L16", toys.depends_on_the_order, "a tuple in reverse order"),
+    ("L16", toys.depends_on_the_order, "a dataclass"),
     ("L17", toys.reads_the_values, "jax.eval_shape(init, params)"),
     ("L18", toys.sorts, "of the params' bytes, expected at most 0.25"),
 ]

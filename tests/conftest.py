@@ -37,7 +37,7 @@ finished = 0
 
 def pytest_runtest_teardown(item, nextitem):
     """Forgets compiled programs before they use up the memory maps that a process may have, or
-    JAX's caches of calls: a function that finds these full says that it has compiled nothing."""
+    JAX's cache of 8192 calls: once it is full, a new function says that it has compiled none."""
     global finished
     finished += 1
     maps = Path("/proc/self/maps")

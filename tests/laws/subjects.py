@@ -163,7 +163,7 @@ EXAMPLES = {
     "apollo": Builder(fnopt.apollo, 0.01, key=0, rank=2),
     "apollo_mini": Builder(fnopt.apollo_mini, 0.01, key=0),
     # a factor of the longer side is many times the matrix, and its successor likewise
-    "psgd_kron": Builder(fnopt.psgd_kron, 0.01, key=0).allowing(None),
+    "psgd_kron": Builder(fnopt.psgd_kron, 0.01, key=0).allowing(25),
     # the singular value decomposition has the matrix and its factors
     "scale_by_galore": Builder(fnopt.scale_by_galore, rank=2).allowing(2.5),
     "galore": Builder(fnopt.galore, 0.01, rank=2, weight_decay=0.1).allowing(2.5),
@@ -227,6 +227,9 @@ def numbered(params):
         lambda p: fnopt.MatrixDimensionNumbers(0, -1) if jnp.ndim(p) > 1 else None, params
     )
 
+
+# PyTorch's layout, and each leaf's axes told.
+OUT_IN = {"layout": "out_in", "dimension_numbers": numbered}
 
 # Configurations in which a factory is another rule than by default.
 CONFIGURATIONS = {
@@ -316,8 +319,7 @@ CONFIGURATIONS = {
         weight_decay=0.1,
         nesterov=False,
         scale="moonlight",
-        layout="out_in",
-        dimension_numbers=numbered,
+        **OUT_IN,
     ).allowing(3.6),
     "normuon by its numbers": Builder(
         fnopt.normuon,
@@ -325,28 +327,23 @@ CONFIGURATIONS = {
         weight_decay=0.1,
         nesterov=False,
         scale="moonlight",
-        layout="out_in",
-        dimension_numbers=numbered,
+        **OUT_IN,
     ).allowing(3.6),
     "adamuon ahead": Builder(
         fnopt.adamuon,
         0.01,
         weight_decay=0.1,
         nesterov=True,
-        layout="out_in",
-        dimension_numbers=numbered,
+        **OUT_IN,
     ).allowing(3.6),
-    "dion of rank 2": Builder(
-        fnopt.dion, 0.01, rank=2, layout="out_in", dimension_numbers=numbered
-    ).allowing(3.6),
+    "dion of rank 2": Builder(fnopt.dion, 0.01, rank=2, **OUT_IN).allowing(3.6),
     "mars_muon ahead": Builder(
         fnopt.mars_muon,
         0.01,
         weight_decay=0.1,
         nesterov=True,
         scale="spectral",
-        layout="out_in",
-        dimension_numbers=numbered,
+        **OUT_IN,
     ).allowing(4.6),
     "muon_clip of every leaf": Builder(fnopt.muon_clip, 0.01, query="", key=None)
     .calling(logits_of_leaves)
@@ -359,9 +356,8 @@ CONFIGURATIONS = {
         form="triangular",
         update_probability=0.5,
         max_size_triangular=3,
-        layout="out_in",
-        dimension_numbers=numbered,
-    ).allowing(None),
+        **OUT_IN,
+    ).allowing(25),
     "shampoo by Newton's roots": Builder(
         fnopt.shampoo, 0.01, b3=0.5, grafting="rmsprop", update_every=2, root="newton"
     ).allowing(36),  # the iteration has a matrix's powers besides

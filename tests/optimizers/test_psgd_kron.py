@@ -2,9 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matrix_oracles import degenerate, follow, update
 
 import fnopt
-from fnopt.optimizers.psgd_kron import psgd_kron
+from fnopt.optimizers.psgd_kron import FORMS, psgd_kron, scale_by_psgd_kron
 from fnopt.testing.oracles import largest_error, leafwise
 
 SHAPES = {"tall": (5, 3), "wide": (3, 5), "square": (4, 4), "stack": (2, 3, 5), "vector": (5,)}
@@ -154,3 +155,42 @@ def test_oracle_in_float32(setting):
 def test_oracle_in_float64(setting, x64):
     wanted = oracle(0.02, jnp.float64, **setting)
     assert largest_error(ours(0.02, **setting), wanted, jnp.float64, shapes=SHAPES) < 1e-12
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("rank", [1, 2])
+def test_rank_deficient_and_zero_gradients(rank, form, x64):
+    setting = dict(form=form, update_every=2)
+    wanted = oracle(0.02, jnp.float64, **setting)
+    assert follow(psgd_kron(0.02, key=KEY, **setting), wanted, *degenerate(rank)) < 1e-9
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shape", [(6, 4), (3, 5)], ids=str)
+def test_layouts_are_transposed(shape, form):
+    g = jax.random.normal(jax.random.key(0), shape)
+    one = update(scale_by_psgd_kron(key=KEY, form=form), g)
+    other = update(scale_by_psgd_kron(key=KEY, form=form, layout="out_in"), g.T).T
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_stacked_layers_are_single_ones():
+    g = jax.random.normal(jax.random.key(1), (3, 6, 4))
+    rule = scale_by_psgd_kron(key=KEY)
+    single = jnp.stack([update(rule, x) for x in g])
+    np.testing.assert_allclose(update(rule, g), single, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(), "psgd_kron"),
+        (dict(key=0, form="round"), "form must be one of"),
+        (dict(key=0, update_every=0), "update_every must be at least 1, got 0"),
+        (dict(key=0, layout="left"), "layout"),
+        (dict(key=0, max_rms=-1.0), "max_rms"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        psgd_kron(1e-3, **arguments).init({"w": jnp.ones((3, 4))})

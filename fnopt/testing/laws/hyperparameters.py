@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +88,8 @@ def run_time_hyperparameters(subject: Subject, found: Evidence) -> None:
     public = {name: places[name][0] for name in numbers if len(places[name]) == 1}
     known = {name: numbers[name] for name in public}
     after = jax.jit(lambda state: _first_updates(tunable, state))
-    _changes_take_effect(tunable, after, found, start, known, public)
+    trial = Trial(tunable, start, known, public, after)
+    _changes_take_effect(trial, found)
     _errors_where_fixed(subject, found, known)
     with found.at("all changed at once, jitted"):
         counted = Counted(tunable.step)
@@ -98,7 +100,25 @@ def run_time_hyperparameters(subject: Subject, found: Evidence) -> None:
         _, state = step(params, state, gradients)
         found.expect(counted.traces == 1, f"traced {counted.traces} times, expected 1")
         found.extend(changes(start, state))
-    _mapped_and_differentiated(tunable, after, found, start, known, public)
+    _mapped_and_differentiated(trial, found)
+
+
+class Trial(NamedTuple):
+    """An optimizer whose every hyperparameter is `Tunable`.
+
+    Attributes:
+      tunable: the optimizer.
+      start: its first state.
+      known: hyperparameter -> the value that it was built with.
+      public: hyperparameter -> its name in the state.
+      after: a compiled function: state -> the updates of its first step.
+    """
+
+    tunable: Subject
+    start: Any
+    known: dict[str, float]
+    public: dict[str, str]
+    after: Callable[[Any], Any]
 
 
 def _readable(subject: Subject, found: Evidence) -> None:
@@ -125,18 +145,12 @@ def _first_updates(subject: Subject, state: Any) -> Any:
     return subject.update(gradients_of(), state, params_of())[0]
 
 
-def _changes_take_effect(
-    tunable: Subject,
-    after: Any,
-    found: Evidence,
-    start: Any,
-    known: dict[str, float],
-    public: dict[str, str],
-) -> None:
+def _changes_take_effect(trial: Trial, found: Evidence) -> None:
     """A value set in a fresh state acts as one that the optimizer was built with.
 
     All at once first; one by one where that is not so, to say which.
     """
+    tunable, start, known, public, after = trial
     kinds = tunable.builder.kinds
     new = {name: another(kinds[name], value) for name, value in known.items()}
 
@@ -172,14 +186,9 @@ def _errors_where_fixed(subject: Subject, found: Evidence, known: dict[str, floa
         must_refuse(found, mistake, [name], change, name, value)
 
 
-def _mapped_and_differentiated(
-    tunable: Subject,
-    after: Any,
-    found: Evidence,
-    start: Any,
-    known: dict[str, float],
-    public: dict[str, str],
-) -> None:
+def _mapped_and_differentiated(trial: Trial, found: Evidence) -> None:
+    tunable, start, known, public, after = trial
+
     def updates_at(values: dict[str, Any]) -> Any:
         return _first_updates(tunable, set_hyperparameters(start, **values))
 

@@ -1,4 +1,7 @@
-"""`fnopt memory`: what a training step needs in memory, before anything is allocated."""
+"""`fnopt memory`: what a training step needs in memory, before anything is allocated.
+
+With a mesh also what each of its devices holds and sends.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 import fnopt
-from fnopt.memory import shapes
+from fnopt.memory import meshes, shapes
+from fnopt.memory.collectives import Collective, collectives
 from fnopt.memory.plans import Plan, plan
 from fnopt.training import choices
 from fnopt.training.errors import CommandError
@@ -25,6 +29,8 @@ UNITS = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 MOST = 10**15  # a few seconds
 HEAD = ("", "dtype", "entries", "bytes/parameter")
 NOTE = "Activations, updates and other temporaries are not in it."
+SENT = "each device sends in a step"
+RING = "By rings; activations of tensor parallelism and sums of single numbers are not counted."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--remedy", choices=REMEDIES, help="against lost updates of params of low precision")
     add("--dtype", choices=DTYPES, help="of the params (float32, or the file's)")
     add("--gradients-dtype", choices=DTYPES, help="of the gradients (the params')")
+    add(
+        "--mesh",
+        metavar="AXIS=N,AXIS=N",
+        type=_mesh,
+        help="devices that need not exist: data=64,model=8; axes data, fsdp and model",
+    )
 
 
 EPILOG = f"""{NOTE}
@@ -60,10 +72,18 @@ of its layers; a layer of six matrices, biases and norms; 5% or more of it the e
   JSON of {{name: shape}} or {{name: [shape, dtype]}}
   a folder of fnopt train, or an orbax checkpoint, of which the metadata alone is read
 
+--mesh adds what the device with the most holds, and the bytes that it sends in a step. Axes are
+  model   splits, of a leaf of two or more axes, the longest that it divides, else the leaf is whole
+  fsdp    splits, of any leaf, the first axis that it divides and that is whole yet
+  data    splits no params
+The batch is split over data and fsdp; gradients and state are split as their params.
+{RING}
+
 examples:
   fnopt memory --params 7e9 --optimizer adamw_8bit
   fnopt memory --params 7e9 --dtype bfloat16 --optimizer lion --set b1=0.95
   fnopt memory --shapes model.safetensors --gradients-dtype float32 --optimizer adafactor
+  fnopt memory --mesh data=64,model=8 --params 70e9 --optimizer muon
 """
 
 
@@ -73,6 +93,13 @@ def _parameters(text: str) -> int:
     if not shapes.LEAST <= number <= MOST or number != int(number):
         raise ValueError
     return int(number)
+
+
+def _mesh(text: str) -> dict[str, int]:
+    try:
+        return meshes.sizes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 _count = checked(f"a whole number from {shapes.LEAST:,} to 1e15, as 7e9 or 124M", _parameters)
@@ -94,46 +121,82 @@ def run(args: argparse.Namespace) -> int:
     remedy = None if args.remedy is None else getattr(fnopt, args.remedy, None)
     if args.remedy is not None and remedy is None:
         raise CommandError(f"--remedy {args.remedy}: this version of fnopt has none of that name")
-    wide = any(x.dtype in (jnp.float64, jnp.complex128) for x in jax.tree.leaves(found.params))
+    params, told = found.params, ""
+    if args.mesh is not None:
+        params = meshes.split(params, meshes.abstract_mesh(args.mesh))
+        told = meshes.words(params)
+    wide = any(x.dtype in (jnp.float64, jnp.complex128) for x in jax.tree.leaves(params))
     with jax.enable_x64(wide or jax.config.read("jax_enable_x64")):
         try:
-            made = plan(optimizer, found.params, args.gradients_dtype, remedy)
+            made = plan(optimizer, params, args.gradients_dtype, remedy)
+            if args.mesh is not None:
+                held = plan(optimizer, params, args.gradients_dtype, remedy, per_device=True)
+                sent = collectives(optimizer, params, args.gradients_dtype, remedy)
         except (TypeError, ValueError) as error:
             raise CommandError(str(error)) from None
     if args.remedy is not None and args.remedy not in made.parts:
         raise CommandError(f"--remedy {args.remedy} keeps nothing for such params; lower --dtype")
     print(repr(optimizer if remedy is None else remedy(optimizer)))
     print(f"{made.parameters:,} parameters: {found.words}")
-    print()
-    show(made)
-    print(NOTE)
+    if args.mesh is None:
+        print()
+        show(*lines(made))
+    else:
+        print(told, end="\n\n")
+        show(*lines(made, held))
+        show(*lines_sent(sent))
+    print(NOTE if args.mesh is None else f"{NOTE}\n{RING}")
     return 0
 
 
-def lines(made: Plan) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """The table's head and its lines: each part, what it is made of, and the total."""
-    word = "GiB" if made.bytes >= 2**30 else "MiB" if made.bytes >= 2**20 else "KiB"
-    unit = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10}[word]
+def lines(made: Plan, held: Plan | None = None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The table's head and its lines: each part, what it is made of, and the total.
 
-    def line(name: str, dtype: str, count: str, size: int) -> tuple[str, ...]:
-        return (name, dtype, count, f"{size / made.parameters:.3f}", f"{size / unit:,.2f}")
+    Args:
+      made: the whole model's.
+      held: one device's, where there is a mesh.
+    """
+    units = [_unit(one.bytes) for one in (made, held) if one is not None]
+    words = (word + "/device" * i for i, (word, _) in enumerate(units))
+
+    def line(name: str, dtype: str, count: str, *needed: int) -> tuple[str, ...]:
+        numbers = (f"{size / unit:,.2f}" for size, (_, unit) in zip(needed, units))
+        return (name, dtype, count, f"{needed[0] / made.parameters:.3f}", *numbers)
 
     body = []
+    others = made if held is None else held
     for part, size in made.parts.items():
-        rows = [row for row in made.rows if row.part == part]
-        if len(rows) == 1:
-            name = f"{part}: {rows[0].name}" if rows[0].name else part
-            body.append(line(name, rows[0].dtype, f"{rows[0].entries:,}", size))
+        pairs = [(row, other) for row, other in zip(made.rows, others.rows) if row.part == part]
+        own = [(row.dtype, f"{row.entries:,}", row.bytes, other.bytes) for row, other in pairs]
+        if len(pairs) == 1:
+            name = pairs[0][0].name
+            body.append(line(f"{part}: {name}" if name else part, *own[0]))
             continue
-        body.append(line(part, "", "", size))
-        body += [line(f"  {row.name}", row.dtype, f"{row.entries:,}", row.bytes) for row in rows]
-    body.append(line("total", "", "", made.bytes))
-    return (*HEAD, word), body
+        body.append(line(part, "", "", size, others.parts[part]))
+        body += [line(f"  {row.name}", *cells) for (row, _), cells in zip(pairs, own)]
+    body.append(line("total", "", "", made.bytes, others.bytes))
+    return (*HEAD, *words), body
 
 
-def show(made: Plan) -> None:
-    """Prints the table, by rich where it is installed."""
-    head, body = lines(made)
+def lines_sent(sent: Sequence[Collective]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The head and the lines of the table of collectives."""
+    total = sum(one.bytes for one in sent)
+    word, unit = _unit(total)
+    body = [
+        (f"{one.what}: {one.kind}", " and ".join(one.axes), f"{one.bytes / unit:,.2f}")
+        for one in sent
+    ]
+    return (SENT, "over", word), [*body, ("total", "", f"{total / unit:,.2f}")]
+
+
+def _unit(size: int) -> tuple[str, int]:
+    if size >= 2**30:
+        return "GiB", 2**30
+    return ("MiB", 2**20) if size >= 2**20 else ("KiB", 2**10)
+
+
+def show(head: Sequence[str], body: Sequence[Sequence[str]]) -> None:
+    """Prints a table, by rich where it is installed."""
     try:
         from rich import box
         from rich.console import Console

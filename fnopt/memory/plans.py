@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from fnopt import leaves, tree
 from fnopt.core import GradientTransformation
+from fnopt.memory.meshes import local
 from fnopt.summaries import StateLeaf, abstract, state_leaves
 from fnopt.tree import PyTree
 
@@ -81,6 +82,8 @@ def plan(
     params: PyTree,
     gradients_dtype: Any = None,
     remedy: Callable[[GradientTransformation], GradientTransformation] | None = None,
+    *,
+    per_device: bool = False,
 ) -> Plan:
     """What a training step needs in memory: params, gradients, state, and a remedy's copy.
 
@@ -91,16 +94,19 @@ def plan(
       params: arrays or `jax.ShapeDtypeStruct`s.
       gradients_dtype: of the real gradients; the params' where None.
       remedy: a wrapper for params of low precision, as `master_weights`.
+      per_device: count what one device of the mesh holds of params that have shardings.
     """
     params = abstract(params)
+    part_of = local if per_device else lambda x: x
     counted: dict[tuple[str, str, str], tuple[int, int]] = {}
     for part, name, leaf in arrays(optimizer, params, gradients_dtype, remedy):
+        leaf = part_of(leaf)
         key = (part, name, "" if name == SCALARS else str(leaf.dtype))
         count, size = counted.get(key, (0, 0))
         counted[key] = (count + leaf.size, size + leaves.nbytes(leaf))
     rows = tuple(Row(*key, *numbers) for key, numbers in counted.items())
     trained = [x for x in jax.tree.leaves(params) if leaves.is_inexact(x)]
-    return Plan(rows, sum(x.size for x in trained))
+    return Plan(rows, sum(part_of(x).size for x in trained))
 
 
 def arrays(

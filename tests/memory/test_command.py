@@ -104,6 +104,39 @@ def test_a_remedy_of_another_version(monkeypatch, capsys):
     assert "this version of fnopt has none of that name" in capsys.readouterr().err
 
 
+def test_a_mesh(output):
+    text = output("--mesh", "data=64,model=8", "--params", "70e9", "--optimizer", "muon")
+    assert "512 devices: data=64, model=8; 415 of 692 leaves are split" in text
+    found = cells(text)
+    n = "70,000,000,000"
+    assert found["params"] == ["float32", n, "4.000", "260.77", "32.61"]
+    assert found["state"] == ["4.202", "273.91", "34.27"]
+    assert found["nu"] == ["float32", "3,526,835,200", "0.202", "13.14", "1.66"]
+    assert found["gradients:"] == ["all-reduce", "data", "64.20"]
+    assert found["optimizer:"] == ["all-gather", "model", "216.68"]
+    assert found["total"] == ["280.88"]  # the last table's
+    assert "By rings;" in text
+
+
+def test_a_mesh_and_a_remedy(output):
+    words = ["--params", "1e6", "--dtype", "bfloat16", "--remedy", "kahan", "--optimizer", "lion"]
+    text = output(*words, "--mesh", "fsdp=16", "--gradients-dtype", "float32")
+    assert cells(text)["kahan:"] == [
+        "compensation",
+        "bfloat16",
+        "1,000,064",
+        "2.000",
+        "1.91",
+        "122.08",
+    ]
+    assert cells(text)["params:"] == ["all-gather", "fsdp", "3.58"]
+    assert "KiB/device" in text
+
+
+def test_a_mesh_of_one_device_sends_nothing(output):
+    assert cells(output("--params", "1e6", "--mesh", "data=1"))["total"] == ["0.00"]
+
+
 def test_units():
     def unit(size):
         return command.lines(plan(fnopt.sgd(1.0), {"w": jnp.ones(size, jnp.int8), "x": 1.0}))[0][-1]
@@ -139,6 +172,8 @@ def test_bad_counts(text, capsys):
         (["--params", "1M", "--remedy", "x"], "argument --remedy: invalid choice: 'x'"),
         (["--params", "1M", "--remedy", "kahan"], "--remedy kahan keeps nothing for such params"),
         (["--params", "1M", "--shapes", "x"], "argument --shapes: not allowed with"),
+        (["--params", "1M", "--mesh", "pipe=2"], "argument --mesh: expected AXIS=N with commas"),
+        (["--params", "1M", "--mesh", "data=0"], "argument --mesh: data needs a size from 1 on"),
         ([], "one of the arguments --params --shapes is required"),
         (["--shapes", "none.json"], "none.json: there is no such file or folder"),
     ],

@@ -80,6 +80,22 @@ def test_arrays_keep_their_shardings():
     assert {x.leaf.sharding.shard_shape(x.leaf.shape) for x in found} == {(8, 32)}
 
 
+def test_one_device_of_a_mesh():
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
+    split = NamedSharding(mesh, PartitionSpec("y", "x"))
+    w = jax.ShapeDtypeStruct((256, 1024), jnp.float32, sharding=split)
+    optimizer = fnopt.store(fnopt.lion(1e-3), {"mu": "uint4"})
+    whole, one = (plan(optimizer, {"w": w}, per_device=i) for i in (False, True))
+    assert (whole.parameters, one.parameters) == (256 * 1024, 256 * 1024 // 8)
+    assert [row[:3] for row in one.rows] == [row[:3] for row in whole.rows]
+    for row, other in zip(one.rows, whole.rows):
+        assert row.bytes == (other.bytes if row.name == "scalars" else other.bytes // 8)
+
+
+def test_one_device_of_none_holds_all():
+    assert plan(fnopt.adam(1e-3), PARAMS, per_device=True) == plan(fnopt.adam(1e-3), PARAMS)
+
+
 # Remedies
 
 

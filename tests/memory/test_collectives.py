@@ -1,0 +1,185 @@
+"""Bytes between devices: the formulas by hand, and what compiled programs move."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+
+import fnopt
+from fnopt.leaves import nbytes
+from fnopt.memory import meshes, shapes
+from fnopt.memory.collectives import Collective, collectives, received
+from fnopt.training import choices
+
+W, B = 4 * 64 * 256, 4 * 256  # bytes
+
+
+def params_on(text, dtype=jnp.float32, **more):
+    shapes = {"w": (64, 256), "b": (256,)} | more
+    params = {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape in shapes.items()}
+    return meshes.split(params, meshes.abstract_mesh(meshes.sizes(text)))
+
+
+# By hand
+
+
+def test_data():
+    found = collectives(fnopt.adamw(1e-3), params_on("data=8"))
+    assert found == [Collective("gradients", "all-reduce", ("data",), 2 * 7 * (W + B) // 8)]
+
+
+def test_data_and_model():
+    found = collectives(fnopt.adamw(1e-3), params_on("data=8,model=4"))
+    size = W // 4 + B
+    assert found == [Collective("gradients", "all-reduce", ("data",), 2 * 7 * size // 8)]
+
+
+def test_fsdp():
+    found = collectives(fnopt.adamw(1e-3), params_on("fsdp=8,model=4"))
+    size = W // 4 + B
+    assert found == [
+        Collective("gradients", "reduce-scatter", ("fsdp",), 7 * size // 8),
+        Collective("params", "all-gather", ("fsdp",), 2 * 7 * size // 8),
+    ]
+
+
+def test_fsdp_and_data():
+    """The parts that fsdp left are summed over data."""
+    found = collectives(fnopt.adamw(1e-3), params_on("data=2,fsdp=8"))
+    assert found == [
+        Collective("gradients", "reduce-scatter", ("fsdp",), 7 * (W + B) // 8),
+        Collective("params", "all-gather", ("fsdp",), 2 * 7 * (W + B) // 8),
+        Collective("gradients", "all-reduce", ("data",), 2 * (W + B) // 8 // 2),
+    ]
+
+
+def test_what_fsdp_does_not_divide_is_whole():
+    found = collectives(fnopt.sgd(1.0), params_on("fsdp=8", odd=(3, 5)))
+    assert Collective("gradients", "all-reduce", ("fsdp",), 2 * 7 * 60 // 8) in found
+
+
+def test_dtypes():
+    params = params_on("fsdp=8", jnp.bfloat16)
+    sent = {x.what: x.bytes for x in collectives(fnopt.sgd(1.0), params, jnp.float32)}
+    assert sent == {"gradients": 7 * (W + B) // 8, "params": 7 * (W + B) // 8}
+
+
+def test_integers_have_no_gradients():
+    params = params_on("data=8") | {"steps": jax.ShapeDtypeStruct((64,), jnp.int32)}
+    found = collectives(fnopt.sgd(1.0), params)
+    assert found == collectives(fnopt.sgd(1.0), params_on("data=8"))
+
+
+def test_one_device():
+    assert collectives(fnopt.muon(0.02), params_on("data=1,model=1")) == []
+
+
+# What optimizers gather
+
+
+@pytest.mark.parametrize(
+    ("text", "axes", "part"),
+    [("data=8", None, 0), ("data=2,model=4", ("model",), 3 / 4),
+     ("fsdp=2,model=4", ("fsdp", "model"), 7 / 8), ("fsdp=4", ("fsdp",), 3 / 4)],
+)  # fmt: skip
+def test_muon_gathers_each_matrix_once(text, axes, part):
+    """In its compute dtype; a vector goes to the fallback."""
+    params = params_on(text, jnp.bfloat16, v=(256, 64))
+    found = [x for x in collectives(fnopt.muon(0.02), params) if x.what == "optimizer"]
+    wanted = Collective("optimizer", "all-gather", axes, int(2 * W * part))
+    assert found == ([wanted] if axes else [])
+
+
+def test_codes_whose_blocks_would_be_cut_are_gathered():
+    """64 entries of a block of 128."""
+    sent = {x.what: x.bytes for x in collectives(fnopt.adamw_8bit(1e-3), params_on("model=4"))}
+    assert sent["optimizer"] > 0
+    assert collectives(fnopt.adamw_8bit(1e-3), params_on("model=2")) == []
+
+
+def test_a_remedy_takes_part():
+    params = params_on("data=8", jnp.bfloat16)
+    found = collectives(fnopt.lion(1e-3), params, None, fnopt.master_weights)
+    assert found == collectives(fnopt.lion(1e-3), params)
+
+
+NEED = {"dpsgd": ["l2_norm_clip=1.0", "noise_multiplier=1.0"]}
+
+
+@pytest.mark.parametrize("name", choices.optimizers())
+def test_every_optimizer_is_told_of(name):
+    params = shapes.transformer(200_000).params
+    params = meshes.split(params, meshes.abstract_mesh({"data": 2, "fsdp": 2, "model": 2}))
+    optimizer = choices.build(name, NEED.get(name, []), total_steps=10)
+    assert all(x.bytes > 0 for x in collectives(optimizer, params))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "axes", "part"),
+    [
+        ((None, "model"), (None, None), ("model",), 3 / 4),
+        ((None, ("data", "model")), (None, None), ("data", "model"), 7 / 8),
+        ((None, ("data", "model")), (None, "data"), ("model",), 3 / 8),
+        (("model", None), (None, "model"), ("model",), 3 / 16),
+        ((None, None), ("model", None), (), 0),
+        (("data", None), ("data", None), (), 0),
+    ],
+)
+def test_what_a_change_of_sharding_moves(before, after, axes, part):
+    mesh = meshes.abstract_mesh({"data": 2, "model": 4}, AxisType.Explicit)
+
+    def x(spec):
+        place = NamedSharding(mesh, jax.P(*spec))
+        return jax.ShapeDtypeStruct((64, 256), jnp.float32, sharding=place)
+
+    assert received(x(before), x(after)) == (axes, W * part)
+
+
+# What programs move
+
+
+def moved(program, kind):
+    """The bytes of what the collective operations of one kind put out, and how many numbers of
+    no shape."""
+    found = [
+        jax.ShapeDtypeStruct([int(n) for n in shape.split(",") if n], np.float32)
+        for types in re.findall(rf"= ([^=]*?) {kind}(?:-start)?\(", program.as_text())
+        for shape in re.findall(r"f32\[([\d,]*)\]", types)
+    ]
+    return sum(nbytes(x) for x in found if x.shape), sum(not x.shape for x in found)
+
+
+def test_gradients_of_a_step_over_data():
+    """The compiler's all-reduce takes each gradient, and the loss."""
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    optimizer = fnopt.adamw(1e-3)
+    params = meshes.split({"w": jnp.ones((64, 256)), "b": jnp.ones(256)}, mesh)
+    batch = NamedSharding(mesh, jax.P("data"))
+    x = jax.ShapeDtypeStruct((32, 64), jnp.float32, sharding=batch)
+
+    def loss(params, x):
+        return jnp.mean(jnp.square(x @ params["w"] + params["b"][None]))
+
+    def step(params, state, x):
+        value, gradients = jax.value_and_grad(loss)(params, x)
+        updates, state = optimizer.update(gradients, state, params)
+        return fnopt.apply_updates(params, updates), state, value
+
+    program = jax.jit(step).lower(params, optimizer.init(params), x).compile()
+    size, scalars = moved(program, "all-reduce")
+    (told,) = collectives(optimizer, params)
+    assert told.bytes == 2 * 7 / 8 * size
+    assert scalars == 1
+
+
+def test_matrices_of_an_explicit_mesh():
+    """The compiler's all-gather takes each matrix of Muon, and nothing else."""
+    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    optimizer = fnopt.muon(0.02)
+    params = meshes.split(shapes.transformer(200_000).params, mesh)
+    program = jax.jit(optimizer.update).lower(params, optimizer.init(params), params).compile()
+    told = {x.what: x.bytes for x in collectives(optimizer, params)}
+    assert told["optimizer"] == 3 / 4 * moved(program, "all-gather")[0]

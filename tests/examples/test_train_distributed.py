@@ -1,0 +1,219 @@
+"""examples/train_distributed.py: the same losses on every mesh, and after a process was killed."""
+
+import contextlib
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+
+import fnopt
+from fnopt.training.errors import CommandError
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "train_distributed.py"
+LONG = 180  # seconds after which a test gives up
+ENDLESS = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("example_train_distributed", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts the script; whatever is left of it ends with the test."""
+    started = []
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+    def run(*words, **more):
+        out = tmp_path / f"{len(started)}.txt"
+        with out.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, SCRIPT, *map(str, words)],
+                env=environment | more,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        started.append(process)
+        process.out = out
+        return process
+
+    yield run
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def words_of(**options):
+    return [
+        f"--{name}" if value is True else f"--{name}={value}" for name, value in options.items()
+    ]
+
+
+def trained(script, count=8, **options):
+    """The losses of a run in this process, on the first devices."""
+    args, _ = script.options(words_of(**options))
+    return script.train(args, jax.devices()[:count])
+
+
+def read(log):
+    """The losses in a log, by step."""
+    pairs = (line.split() for line in log.read_text().splitlines())
+    return {int(step): float(loss) for step, loss in pairs}
+
+
+def assert_same(found, wanted):
+    assert found.keys() == wanted.keys()
+    assert found == pytest.approx(wanted, rel=0, abs=1e-5)
+
+
+def wait_for(path, process):
+    end = time.monotonic() + LONG
+    while not path.exists():
+        assert process.poll() is None, process.out.read_text()
+        assert time.monotonic() < end, process.out.read_text()
+        time.sleep(0.01)
+
+
+def ended(process):
+    """The exit code and the words of a process that ends by itself."""
+    code = process.wait(LONG)
+    return code, process.out.read_text()
+
+
+def test_two_processes_train_as_one_device_does(script, start, tmp_path):
+    run = {"steps": 6, "every": 3, "batch": 32}
+    two = {"processes": 2, "devices-per-process": 4, "mesh": "2x4"}
+    folder, log = tmp_path / "run", tmp_path / "log"
+    code, said = ended(start(*words_of(**run, **two, checkpoints=folder, log=log)))
+    assert code == 0, said
+    whole = trained(script, 1, **run | {"steps": 9})
+    assert_same(read(log), {i: whole[i] for i in range(6)})
+    assert {path.name for path in folder.iterdir()} == {"3", "6"}
+    # one process goes on from what two have written
+    rest = trained(script, 8, **run | {"steps": 9}, mesh="4x2", checkpoints=folder)
+    assert_same(rest, {i: whole[i] for i in range(6, 9)})
+
+
+SPLIT = pytest.param("zero", marks=pytest.mark.skipif(not hasattr(fnopt, "zero"), reason="no zero"))
+
+
+@pytest.fixture(scope="module", params=["mlp", "transformer", SPLIT])
+def saved(request, script, tmp_path_factory):
+    """A run on 2 x 4: its options, its losses, and its checkpoints after 3 and 6 steps."""
+    folder = tmp_path_factory.mktemp(request.param)
+    run = {"model": request.param, "batch": 8, "every": 3, "steps": 6}
+    if request.param == "zero":
+        run |= {"model": "mlp", "zero": True}
+    return run, trained(script, mesh="2x4", checkpoints=folder, **run), folder
+
+
+@pytest.mark.parametrize("mesh", ["1x8", "4x2", "1x1"])
+def test_a_checkpoint_goes_on_elsewhere(script, saved, mesh, tmp_path):
+    run, losses, folder = saved
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    # the second was interrupted
+    (tmp_path / "6").rename(tmp_path / "6.orbax-checkpoint-tmp")
+    count = 1 if mesh == "1x1" else 8
+    rest = trained(script, count, mesh=mesh, checkpoints=tmp_path, **run)
+    assert_same(rest, {i: losses[i] for i in range(3, 6)})
+
+
+def test_one_process_killed_ends_all_and_the_command_goes_on(script, start, tmp_path):
+    run = {"model": "transformer", "batch": 4, "every": 2}
+    two = {"processes": 2, "devices-per-process": 2, "mesh": "2x2"}
+    folder, log = tmp_path / "run", tmp_path / "log"
+    words = words_of(**run, **two, checkpoints=folder, log=log)
+    process = start(*words, "--steps", ENDLESS)
+    wait_for(folder / "4", process)
+    pids = re.findall(r"process \d of 2 has pid (\d+)", process.out.read_text())
+    os.kill(int(pids[1]), signal.SIGKILL)
+    code, said = ended(process)
+    assert code == 1
+    assert "process 1 of 2 was killed by SIGKILL" in said
+    last = int(re.findall(r"goes on from the checkpoint of step (\d+)\n", said)[-1])
+    assert last == max(int(path.name) for path in folder.iterdir() if path.name.isdigit()) >= 4
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+
+    before = read(log)
+    log.unlink()
+    code, said = ended(start(*words, "--steps", last + 3))
+    assert code == 0, said
+    assert f"goes on from step {last}\n" in said
+    whole = trained(script, 4, mesh="2x2", **run, steps=last + 3)
+    assert_same(read(log), {i: whole[i] for i in range(last, last + 3)})
+    assert_same({i: before[i] for i in range(last)}, {i: whole[i] for i in range(last)})
+
+
+def test_without_a_launcher_the_others_end_by_themselves(start, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+    common = {
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_COORDINATOR_BIND_ADDRESS": address,
+        "JAX_NUM_PROCESSES": "2",
+        "XLA_FLAGS": flags,
+    }
+    words = words_of(steps=ENDLESS, every=5, checkpoints=tmp_path / "run", log=tmp_path / "log")
+    pair = [start(*words, **common, JAX_PROCESS_ID=str(rank)) for rank in range(2)]
+    wait_for(tmp_path / "run" / "5", pair[0])
+    pair[1].kill()
+    code, said = ended(pair[0])
+    assert code == 1
+    assert re.search(r"process 0 of 2 has lost process 1; the same command goes on from", said)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--processes 2 --devices-per-process 4 --mesh 3x2", "--mesh 3x2 is of 6 devices, not 8"),
+        ("--processes 2 --batch 33", "--batch 33 does not divide by 2"),
+        ("--optimizer adamw8", "unknown optimizer 'adamw8'; did you mean"),
+    ],
+)
+def test_mistakes_are_named_before_anything_starts(script, words, complaint):
+    with pytest.raises(SystemExit, match=complaint):
+        script.main(words.split())
+
+
+@pytest.mark.parametrize("mesh", ["8", "0x8", "2x4x1", "axb"])
+def test_a_mesh_has_two_numbers(script, mesh, capsys):
+    with pytest.raises(SystemExit):
+        script.main(["--mesh", mesh])
+    assert "expected data x model, as 2x4" in capsys.readouterr().err
+
+
+def test_ranks_come_with_the_address(script, monkeypatch):
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
+    monkeypatch.delenv("JAX_NUM_PROCESSES", raising=False)
+    with pytest.raises(SystemExit, match="needs JAX_NUM_PROCESSES and JAX_PROCESS_ID"):
+        script.main([])
+
+
+def test_another_run_is_not_continued(script, tmp_path):
+    run = {"steps": 1, "checkpoints": tmp_path / "run"}
+    trained(script, 1, **run)
+    with pytest.raises(CommandError, match="are of --seed 0, not 1"):
+        trained(script, 1, **run, seed=1)

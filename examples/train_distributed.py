@@ -135,10 +135,12 @@ def train(args: argparse.Namespace, devices: list[Any] | None = None) -> dict[in
         params = task.init(key)
         return TrainState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
-    everywhere, by_row = (NamedSharding(mesh, spec) for spec in (jax.P(), jax.P("data")))
-    params_places = jax.tree.map(lambda x: x.sharding, params)
-    places: Any = (params_places, fnopt.state_shardings(optimizer, params), everywhere)
-    places = TrainState(*places)
+    everywhere: Any = NamedSharding(mesh, jax.P())
+    places = TrainState(
+        jax.tree.map(lambda x: x.sharding, params),
+        fnopt.state_shardings(optimizer, params),
+        everywhere,
+    )
     step = jax.jit(
         make_train_step(task.loss, optimizer, key=key).unjitted,
         donate_argnums=0,
@@ -153,7 +155,8 @@ def train(args: argparse.Namespace, devices: list[Any] | None = None) -> dict[in
             print(f"goes on from step {state.step}", file=sys.stderr)
         for i in range(int(state.step), args.steps):
             rows = np.random.default_rng([args.seed, i]).integers(0, task.rows, args.batch)
-            state, metrics = step(state, make_batch(task, rows, by_row))
+            batch = make_batch(task, rows, NamedSharding(mesh, jax.P("data")))
+            state, metrics = step(state, batch)
             losses[i], done = float(metrics["loss"]), i + 1
             if first:
                 tell(f"{i} {losses[i]:.8g}", args.log)
@@ -303,8 +306,11 @@ def launch(argv: list[str], processes: int, devices: int, args: argparse.Namespa
         running = True
         while running:
             running = any(child.poll() is None for child in children)
-            ends = [(rank, child.returncode) for rank, child in enumerate(children)]
-            failed = [f"process {rank} of {processes} {ending(end)}" for rank, end in ends if end]
+            failed = [
+                f"process {rank} of {processes} {ending(child.returncode)}"
+                for rank, child in enumerate(children)
+                if child.returncode
+            ]
             if failed:
                 stop(children)
                 raise CommandError(f"{', '.join(failed)}; all are stopped; {last_checkpoint(args)}")

@@ -165,24 +165,38 @@ def test_one_process_killed_ends_all_and_the_command_goes_on(script, start, tmp_
     assert_same({i: before[i] for i in range(last)}, {i: whole[i] for i in range(last)})
 
 
-def test_without_a_launcher_the_others_end_by_themselves(start, tmp_path):
+@pytest.fixture
+def pair(start, tmp_path):
+    """Two processes that nobody watches, after their first checkpoint."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
     common = {
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_COORDINATOR_BIND_ADDRESS": address,
         "JAX_NUM_PROCESSES": "2",
-        "XLA_FLAGS": flags,
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1",
     }
-    words = words_of(steps=ENDLESS, every=5, checkpoints=tmp_path / "run", log=tmp_path / "log")
-    pair = [start(*words, **common, JAX_PROCESS_ID=str(rank)) for rank in range(2)]
-    wait_for(tmp_path / "run" / "5", pair[0])
+    words = words_of(steps=ENDLESS, every=5, checkpoints=tmp_path / "run")
+    both = [start(*words, **common, JAX_PROCESS_ID=str(rank)) for rank in range(2)]
+    wait_for(tmp_path / "run" / "5", both[0])
+    return both
+
+
+def test_without_a_launcher_the_other_ends_by_itself(pair):
     pair[1].kill()
     code, said = ended(pair[0])
     assert code == 1
-    assert re.search(r"process 0 of 2 has lost process 1; the same command goes on from", said)
+    assert "process 0 of 2 has lost process 1; the same command goes on from the" in said
+
+
+def test_sigterm_to_one_saves_and_ends_all(pair, tmp_path):
+    pair[1].terminate()
+    for process in pair:
+        code, said = ended(process)
+        assert code == 1
+        last = max(int(path.name) for path in (tmp_path / "run").iterdir())
+        assert f"by SIGTERM; the same command goes on from the checkpoint of step {last}\n" in said
 
 
 @pytest.mark.parametrize(

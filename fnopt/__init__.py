@@ -191,7 +191,10 @@ from fnopt.schedules import warmup_cosine_decay_schedule as warmup_cosine_decay_
 from fnopt.schedules import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
 from fnopt.schedules import wsd_schedule as wsd_schedule
 from fnopt.sharding import init_sharded as init_sharded
+from fnopt.sharding import scattered_value_and_grad as scattered_value_and_grad
 from fnopt.sharding import state_shardings as state_shardings
+from fnopt.splits import ZeroPlan as ZeroPlan
+from fnopt.splits import zero_plan as zero_plan
 from fnopt.state import eval_params as eval_params
 from fnopt.state import find as find
 from fnopt.state import named_arrays as named_arrays
@@ -267,6 +270,7 @@ from fnopt.wrappers.masking import freeze as freeze
 from fnopt.wrappers.masking import masked as masked
 from fnopt.wrappers.masking import selective_transform as selective_transform
 from fnopt.wrappers.mechanize import mechanize as mechanize
+from fnopt.wrappers.offload import offload as offload
 from fnopt.wrappers.orthograd import orthograd as orthograd
 from fnopt.wrappers.partitioning import partition as partition
 from fnopt.wrappers.partitioning import route as route
@@ -279,6 +283,8 @@ from fnopt.wrappers.sam import asam as asam
 from fnopt.wrappers.sam import sam as sam
 from fnopt.wrappers.schedule_free import schedule_free as schedule_free
 from fnopt.wrappers.store import store as store
+from fnopt.wrappers.zero import share_matrices as share_matrices
+from fnopt.wrappers.zero import zero as zero
 
 if _typing.TYPE_CHECKING:
     from fnopt import losses as losses

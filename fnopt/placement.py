@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from fnopt import leaves, tree
+from fnopt import leaves, splits, tree
+from fnopt.splits import like, parts, sharding_of
 from fnopt.tree import PyTree
 
 
@@ -17,7 +17,8 @@ def place(state: PyTree, params: PyTree, original: PyTree = None) -> PyTree:
     """A fresh state, strongly typed, placed with its params, sharing no buffer.
 
     A leaf that is like a parameter takes its sharding (an axis that is too short for it, of size
-    1, of blocks or of a subspace, is replicated); any other is replicated on the params' mesh.
+    1, of blocks or of a subspace, is replicated); any other is replicated on the params' mesh. In
+    a `ZeroState` both are split over its axis beyond that.
 
     Args:
       state: arrays, tracers or ShapeDtypeStructs.
@@ -27,8 +28,9 @@ def place(state: PyTree, params: PyTree, original: PyTree = None) -> PyTree:
     mesh = mesh_of(params)
     anchor = _anchor(params)
     seen = {id(x) for x in jax.tree.leaves((params, original))}
+    zeros = splits.zero_states(state)
     placed = []
-    for _, leaf, _, param in tree.align(state, params):
+    for path, leaf, param_path, param in tree.align(state, params):
         if not hasattr(leaf, "dtype") or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
             placed.append(leaf)
             continue
@@ -37,7 +39,11 @@ def place(state: PyTree, params: PyTree, original: PyTree = None) -> PyTree:
         seen.add(id(leaf))
         if not isinstance(leaf, jax.ShapeDtypeStruct):
             leaf = leaves.cast(leaf, leaf.dtype)
-        placed.append(_put(leaf, param, mesh, anchor))
+        zero = next((z for head, z in zeros if path[: len(head)] == head), None)
+        if zero is None:
+            placed.append(_put(leaf, param, mesh, anchor))
+        else:
+            placed.append(_put_split(leaf, zero.place(leaf, param_path, param, params), anchor))
     return jax.tree.unflatten(jax.tree.structure(state), placed)
 
 
@@ -50,41 +56,15 @@ def mesh_of(params: PyTree) -> Any:
     return None
 
 
-def sharding_of(x: Any) -> Sharding | None:
-    """An array's or abstract array's sharding; for a tracer the one in its type."""
-    if isinstance(x, jax.core.Tracer):
-        return jax.typeof(x).sharding
-    return getattr(x, "sharding", None)
-
-
-def like(shape: tuple[int, ...], param: Any) -> Sharding | None:
-    """The sharding of a leaf of this shape that belongs to `param`."""
-    sharding = sharding_of(param)
-    if not isinstance(sharding, NamedSharding) or tuple(shape) == tuple(param.shape):
-        return sharding
-    spec = tuple(sharding.spec) + (None,) * (len(shape) - len(sharding.spec))
-    kept = [axis if m % _parts(sharding.mesh, axis) == 0 else None for axis, m in zip(spec, shape)]
-    explicit = AxisType.Explicit in sharding.mesh.axis_types
-    while kept and kept[-1] is None and not explicit:  # as programs spell what they put out
-        kept.pop()
-    return NamedSharding(sharding.mesh, PartitionSpec(*kept))
-
-
 def every_nth(x: Any, axis: int, size: int) -> Any:
     """x[::n] along an axis, `size` entries of it, split as `like` says on a mesh."""
     sharding = jax.typeof(x).sharding
     spec = list(sharding.spec)
-    if size % _parts(sharding.mesh, spec[axis]):
+    if size % parts(sharding.mesh, spec[axis]):
         spec[axis] = None
         x = jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec(*spec)))
     stride = x.shape[axis] // size
     return jax.lax.slice_in_dim(x, 0, size * stride, stride, axis)
-
-
-def _parts(mesh: Any, axis: Any) -> int:
-    """Into how many parts an entry of a PartitionSpec splits an axis."""
-    names = axis if isinstance(axis, tuple) else () if axis is None else (axis,)
-    return math.prod(mesh.shape[name] for name in names)
 
 
 def _put(leaf: Any, param: Any, mesh: Any, anchor: Any) -> Any:
@@ -93,13 +73,11 @@ def _put(leaf: Any, param: Any, mesh: Any, anchor: Any) -> Any:
     else:
         target = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     if isinstance(leaf, jax.ShapeDtypeStruct):
-        if mesh is None or target is None:
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=target)
+        return _abstract(leaf, None if mesh is None else target)
     if anchor is not None:
         if param is not None and param.size:
             return _beside(param, leaf)
-        return jnp.where(jnp.any(_never(anchor)), jnp.zeros_like(leaf), leaf)
+        return _tied(leaf, anchor)
     if isinstance(leaf, jax.core.Tracer):  # made in a program that does not trace the params
         return leaf
     if target is None or leaf.sharding == target:
@@ -107,6 +85,25 @@ def _put(leaf: Any, param: Any, mesh: Any, anchor: Any) -> Any:
     if param is not None and not param.committed:
         return leaf
     return jax.device_put(leaf, target)
+
+
+def _put_split(leaf: Any, target: Any, anchor: Any) -> Any:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return _abstract(leaf, target)
+    if anchor is not None:
+        return splits.put(_tied(leaf, anchor), target)
+    return leaf if isinstance(leaf, jax.core.Tracer) else splits.put(leaf, target)
+
+
+def _tied(leaf: Any, anchor: Any) -> Any:
+    """The leaf, in a program that reads the parameter and so runs on its devices."""
+    return jnp.where(jnp.any(_never(anchor)), jnp.zeros_like(leaf), leaf)
+
+
+def _abstract(leaf: Any, place: Any) -> jax.ShapeDtypeStruct:
+    if place is None:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
 
 
 def _anchor(params: PyTree) -> Any:
@@ -141,13 +138,13 @@ def _beside(param: Any, leaf: Any) -> Any:
 # Reshapes of the last axis, which an explicit mesh wants to be told the sharding of
 
 
-def split_last(x: Any, parts: int, size: int) -> Any:
-    """The last axis as two, of `parts` and of `size`; the first keeps its split if it divides."""
-    shape = (*x.shape[:-1], parts, size)
+def split_last(x: Any, count: int, size: int) -> Any:
+    """The last axis as two, of `count` and of `size`; the first keeps its split if it divides."""
+    shape = (*x.shape[:-1], count, size)
     spec = _spec(x)
     if spec is None:
         return x.reshape(shape)
-    if spec[-1] is not None and parts % _parts(jax.typeof(x).sharding.mesh, spec[-1]):
+    if spec[-1] is not None and count % parts(jax.typeof(x).sharding.mesh, spec[-1]):
         spec[-1] = None
         x = jax.sharding.reshard(
             x, NamedSharding(jax.typeof(x).sharding.mesh, PartitionSpec(*spec))

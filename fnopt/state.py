@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnopt import codecs, leaves, tree
-from fnopt.placement import sharding_of
+from fnopt.splits import ZeroState, sharding_of
 from fnopt.storage import recoded
 from fnopt.tree import PyTree
 
@@ -52,7 +52,7 @@ def _classes(state: PyTree) -> set[str]:
     names: set[str] = set()
 
     def visit(node: Any) -> bool:
-        if isinstance(node, tuple) and hasattr(node, "_fields"):
+        if isinstance(node, ZeroState) or (isinstance(node, tuple) and hasattr(node, "_fields")):
             names.add(type(node).__name__)
         return False
 
@@ -74,6 +74,8 @@ def tree_get(state: PyTree, name: str) -> Any:
             items = [(str(k), v) for k, v in node.items()]
         elif isinstance(node, tuple) and hasattr(node, "_fields"):
             items = list(zip(node._fields, node))
+        elif isinstance(node, ZeroState):
+            items = [("inner", node.inner)]
         elif isinstance(node, list | tuple):
             items = [(str(i), v) for i, v in enumerate(node)]
         else:

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from fnopt import codecs, leaves, tree
 from fnopt.core import GradientTransformation
 from fnopt.leaves import nbytes
-from fnopt.placement import sharding_of
 from fnopt.rule import inside, is_transformation, routed
+from fnopt.splits import sharding_of
 from fnopt.tree import PyTree
 
 MANY = 24

@@ -16,8 +16,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
-from fnopt import tree
+from fnopt import splits, tree
 from fnopt.tree import PyTree
 
 LARGEST = 2**26
@@ -116,7 +117,7 @@ Row = tuple[tuple[jax.Array, ...], tuple[Any, ...]]
 
 def _through(kernel: Kernel, rows: Sequence[Row], apart: bool) -> Sequence[Row]:
     """The rows (matrices, kept) of leaves of one shape through a kernel, together or apart."""
-    if not apart or len(rows) == 1:
+    if not apart or len(rows) == 1 or splits.shared_over(rows[0][0][0]):
         return _together(kernel, rows)
     each = jax.jit(lambda row: _run(kernel, *row))
     return jax.lax.platform_dependent(
@@ -128,13 +129,45 @@ def _through(kernel: Kernel, rows: Sequence[Row], apart: bool) -> Sequence[Row]:
 
 def _together(kernel: Kernel, rows: Sequence[Row]) -> list[Row]:
     stacks, held = jax.tree.map(lambda *parts: _joined(parts), *rows)
-    found = _run(kernel, stacks, held)
+    axis = splits.shared_over(stacks[0])
+    if axis is None or len(stacks[0]) == 1:
+        found = _run(kernel, stacks, held)
+    else:
+        found = _shared_out(kernel, stacks, held, axis)
     sizes = [row[0][0].shape[0] for row in rows]
     starts = _starts(sizes, stacks[0])
     return [
         jax.tree.map(functools.partial(_part, start, size), found)
         for start, size in zip(starts, sizes)
     ]
+
+
+def _shared_out(
+    kernel: Kernel, stacks: tuple[jax.Array, ...], held: tuple[Any, ...], axis: str
+) -> Any:
+    """Each device of a mesh axis runs its part of the stacks; the results are on all of them.
+
+    A stack is filled up with its last matrix until the axis divides it.
+    """
+    mesh: Any = jax.typeof(stacks[0]).sharding.mesh
+    k = len(stacks[0])
+    size = -(-k // mesh.shape[axis]) * mesh.shape[axis]
+    part, whole = NamedSharding(mesh, jax.P(axis)), NamedSharding(mesh, jax.P())
+
+    def filled(x: jax.Array) -> jax.Array:
+        last = jax.lax.slice_in_dim(x, k - 1, k)
+        return splits.put(jnp.concatenate([x, *[last] * (size - k)]), part)
+
+    run = jax.shard_map(
+        functools.partial(_run, kernel),
+        mesh=mesh,
+        in_specs=jax.P(axis),
+        out_specs=jax.P(axis),
+        axis_names={axis},
+        check_vma=False,
+    )
+    found = run(*jax.tree.map(filled, (stacks, held)))
+    return jax.tree.map(lambda x: splits.put(x, whole)[:k], found)
 
 
 def _joined(parts: Sequence[jax.Array]) -> jax.Array:

@@ -15,7 +15,6 @@ from pathlib import Path
 import jax
 import pytest
 
-import fnopt
 from fnopt.training.errors import CommandError
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_distributed.py"
@@ -113,10 +112,7 @@ def test_two_processes_train_as_one_device_does(script, start, tmp_path):
     assert_same(rest, {i: whole[i] for i in range(6, 9)})
 
 
-SPLIT = pytest.param("zero", marks=pytest.mark.skipif(not hasattr(fnopt, "zero"), reason="no zero"))
-
-
-@pytest.fixture(scope="module", params=["mlp", "transformer", SPLIT])
+@pytest.fixture(scope="module", params=["mlp", "transformer", "zero"])
 def saved(request, script, tmp_path_factory):
     """A run on 2 x 4: its options, its losses, and its checkpoints after 3 and 6 steps."""
     folder = tmp_path_factory.mktemp(request.param)

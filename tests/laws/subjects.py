@@ -79,6 +79,7 @@ WRAPPERS = {
     "masked": lambda o: Builder(fnopt.masked, o, matrices),
     "master_weights": lambda o: Builder(fnopt.master_weights, o).knowing(fnopt.master_params),
     "mechanize": lambda o: Builder(fnopt.mechanize, o).allowing(2.1),
+    "offload": lambda o: Builder(fnopt.offload, o),
     "orthograd": lambda o: Builder(fnopt.orthograd, o),
     "partition": lambda o: Builder(
         fnopt.partition, {"matrix": o, "other": fnopt.sgd(0.1)}, by_ndim, allow_unused=True
@@ -94,7 +95,11 @@ WRAPPERS = {
     "split_real_and_imaginary": lambda o: Builder(fnopt.split_real_and_imaginary, o),
     # the codes of the last step are copied, for the params are computed after they are overwritten
     "store": lambda o: Builder(fnopt.store, o, {"mu": "int8"}, min_size=0).allowing(0.28),
+    "share_matrices": lambda o: Builder(fnopt.share_matrices, o, "x"),
     "swa": lambda o: Builder(fnopt.swa, o, 1, 2),
+    "zero": lambda o: Builder(fnopt.zero, o, "x").planning(
+        lambda params: {"axis": fnopt.zero_plan(params, "x")}
+    ),
 }
 
 # What they are wrapped around: a sign, a factored moment, a rate that the state finds.

@@ -27,6 +27,7 @@ class Builder:
       draws: whether it draws at random, for each leaf by its place in the tree.
       exact: (state, params) -> the params as exactly as the state knows them, of a wrapper whose
         updates lead from one number of the params' dtype to another; None for any other.
+      plan: params on a mesh -> arguments of the factory that depend on where these are.
     """
 
     def __init__(self, factory: Callable[..., Any], /, *args: Any, **kwargs: Any):
@@ -43,6 +44,7 @@ class Builder:
         self.temp_fraction: float | None = 0.25
         self.draws = False
         self.exact: Callable[[Any, Any], Any] | None = None
+        self.plan: Callable[[Any], Mapping[str, Any]] = lambda params: {}
 
     def __call__(self, **overrides: Any) -> Any:
         """Calls the factory, with some arguments replaced."""
@@ -133,9 +135,16 @@ class Builder:
         other.exact = exact
         return other
 
+    def planning(self, plan: Callable[[Any], Mapping[str, Any]]) -> Builder:
+        """This builder, some of whose arguments L10 asks for when it knows where the params are."""
+        other = self._copy()
+        other.plan = plan
+        return other
+
     def _copy(self) -> Builder:
         other = Builder(self.factory, *self.bound.args, **self.bound.kwargs)
-        for name in ("given", "extras", "feed", "step_size", "temp_fraction", "draws", "exact"):
+        kept = ("given", "extras", "feed", "step_size", "temp_fraction", "draws", "exact", "plan")
+        for name in kept:
             setattr(other, name, getattr(self, name))
         return other
 

@@ -6,8 +6,9 @@ In a ring of N devices a reduction that leaves its parts (reduce-scatter), or a 
 over `model` its part:
 
     gradients    all-reduce over each axis of the batch that does not split what they are for
-                 reduce-scatter over fsdp where it does
+                 reduce-scatter over one that does: fsdp the params, `zero`'s the state
     params       all-gather over fsdp, forward and backward: 2b(N−1)/N
+    updates      all-gather over `zero`'s axis, in the compute dtype
     optimizer    what its rule asks for whole: hidden matrices, once or more; read off the program
                  of its update as traced for a mesh of explicit axes
 
@@ -29,6 +30,8 @@ from fnopt.bench.counts import needs
 from fnopt.core import GradientTransformation
 from fnopt.leaves import nbytes
 from fnopt.memory.meshes import BATCH, local, names
+from fnopt.memory.plans import wrapped
+from fnopt.splits import more_split
 from fnopt.summaries import abstract
 from fnopt.tree import PyTree
 
@@ -54,6 +57,7 @@ def collectives(
     params: PyTree,
     gradients_dtype: Any = None,
     remedy: Callable[[GradientTransformation], GradientTransformation] | None = None,
+    zero: str | None = None,
 ) -> list[Collective]:
     """Those of a training step, each sort once.
 
@@ -63,37 +67,53 @@ def collectives(
         names of `fnopt.memory.meshes.AXES`.
       gradients_dtype: of the real gradients; the params' where None.
       remedy: a wrapper for params of low precision.
+      zero: the axis over which the state is split beyond its params, as `fnopt.zero` does.
     """
     params = abstract(params)
     trained = [x for x in jax.tree.leaves(params) if leaves.is_inexact(x)]
-    moved = [one for x in trained for one in _of_leaf(x, gradients_dtype)]
-    wrapped = optimizer if remedy is None else remedy(optimizer)
-    moved += gathers(wrapped, params)
+    moved = [one for x in trained for one in _of_leaf(x, gradients_dtype, zero)]
+    moved += gathers(wrapped(optimizer, params, remedy, zero), params)
     counted: dict[tuple[str, str, tuple[str, ...]], float] = {}
     for what, kind, axes, size in moved:
         counted[what, kind, axes] = counted.get((what, kind, axes), 0.0) + size
-    return [Collective(*key, round(size)) for key, size in counted.items() if size]
+    return [Collective(*key, round(size)) for key, size in counted.items() if size > 0.5]
 
 
 Moved = tuple[str, str, tuple[str, ...], float]
 
 
-def _of_leaf(x: Any, gradients_dtype: Any) -> Iterator[Moved]:
-    """The gradients' way and the params', of one parameter."""
+def _of_leaf(x: Any, gradients_dtype: Any, zero: str | None) -> Iterator[Moved]:
+    """The gradients' way, the params' and the updates', of one parameter."""
     if not isinstance(x.sharding, NamedSharding):
         return
     sizes = x.sharding.mesh.shape
     own = frozenset().union(*names(x))
+    further = frozenset() if zero is None else frozenset().union(*names(_cut(x, zero))) - own
     real = jnp.issubdtype(x.dtype, jnp.floating)
     gradient = leaves.cast(x, gradients_dtype if real and gradients_dtype is not None else x.dtype)
-    size = nbytes(local(gradient))
-    for axis in BATCH:
+    size: float = nbytes(local(gradient))
+    for axis in sorted(BATCH, key=lambda axis: axis not in own | further):  # parts are summed last
         n = sizes.get(axis, 1)
         if axis in own:
             yield "gradients", "reduce-scatter", (axis,), size * (n - 1)
             yield "params", "all-gather", (axis,), 2 * nbytes(local(x)) * (n - 1)
+        elif axis in further:
+            yield "gradients", "reduce-scatter", (axis,), size * (n - 1) / n
+            size /= n
         else:
             yield "gradients", "all-reduce", (axis,), 2 * size * (n - 1) / n
+    for axis in further:
+        n = sizes[axis]
+        update = leaves.cast(x, leaves.compute_dtype(x.dtype))
+        sent = nbytes(local(update)) * (n - 1) / n
+        yield "updates", "all-gather", (axis,), sent
+        yield "optimizer", "all-gather", (axis,), -sent  # they are in its program too
+
+
+def _cut(x: Any, axis: str) -> Any:
+    """A parameter as the optimizer in `zero` has it."""
+    place = more_split(x.sharding, x.shape, axis)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
 
 
 # What the optimizer's own rule gathers
@@ -124,14 +144,19 @@ def gathers(optimizer: GradientTransformation, params: PyTree) -> Iterator[Moved
     params = jax.tree.map(explicit, params)
     trained = jax.tree.map(lambda x: x if leaves.is_inexact(x) else None, params)
     more = needs(optimizer, trained)
-    functions = {name: _objective for name, x in more["extras"].items() if callable(x)}
-    arrays = {name: x for name, x in more["extras"].items() if name not in functions}
+    arrays = {name: x for name, x in more["extras"].items() if not callable(x)}
+    functions = {name: _objective for name in more["extras"] if name not in arrays}
+    functions["value_fn"] = _objective  # which keeps `zero` on the explicit mesh
 
     def update(gradients: Any, state: Any, params: Any, arrays: Any) -> Any:
         return optimizer.update(gradients, state, params, **arrays, **functions)
 
+    def of_one_example(x: Any) -> Any:
+        place = NamedSharding(mesh, PartitionSpec(None, *x.sharding.spec))
+        return jax.ShapeDtypeStruct((1, *x.shape), x.dtype, sharding=place)
+
+    gradients = trained if more["gradients"] is None else jax.tree.map(of_one_example, trained)
     with jax.sharding.use_abstract_mesh(mesh):
-        gradients = trained if more["gradients"] is None else more["gradients"]
         program = jax.make_jaxpr(update)(gradients, optimizer.init(params), params, arrays)
     for before, after, times in _moves(program.jaxpr, 1):
         axes, size = received(before, after)

@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_mesh,
         help="devices that need not exist: data=64,model=8; axes data, fsdp and model",
     )
+    add("--zero", metavar="AXIS", help="of the mesh, over which the state is split too (none)")
 
 
 EPILOG = f"""{NOTE}
@@ -72,11 +73,12 @@ of its layers; a layer of six matrices, biases and norms; 5% or more of it the e
   JSON of {{name: shape}} or {{name: [shape, dtype]}}
   a folder of fnopt train, or an orbax checkpoint, of which the metadata alone is read
 
---mesh adds what the device with the most holds, and the bytes that it sends in a step. Axes are
+--mesh adds what one device holds, and the bytes that it sends in a step. Its axes are
   model   splits, of a leaf of two or more axes, the longest that it divides, else the leaf is whole
   fsdp    splits, of any leaf, the first axis that it divides and that is whole yet
   data    splits no params
-The batch is split over data and fsdp; gradients and state are split as their params.
+The batch is split over data and fsdp. Gradients and state are split as their params are; with
+--zero data the state is split over data too, as by fnopt.zero.
 {RING}
 
 examples:
@@ -125,13 +127,17 @@ def run(args: argparse.Namespace) -> int:
     if args.mesh is not None:
         params = meshes.split(params, meshes.abstract_mesh(args.mesh))
         told = meshes.words(params)
+    if args.zero is not None and args.zero not in (args.mesh or ()):
+        axes = "there is no --mesh" if args.mesh is None else f"--mesh has {', '.join(args.mesh)}"
+        raise CommandError(f"--zero {args.zero}: no axis of the mesh; {axes}")
+    words = (optimizer, params, args.gradients_dtype, remedy, args.zero)
     wide = any(x.dtype in (jnp.float64, jnp.complex128) for x in jax.tree.leaves(params))
     with jax.enable_x64(wide or jax.config.read("jax_enable_x64")):
         try:
-            made = plan(optimizer, params, args.gradients_dtype, remedy)
+            made = plan(*words)
             if args.mesh is not None:
-                held = plan(optimizer, params, args.gradients_dtype, remedy, per_device=True)
-                sent = collectives(optimizer, params, args.gradients_dtype, remedy)
+                held = plan(*words, per_device=True)
+                sent = collectives(*words)
         except (TypeError, ValueError) as error:
             raise CommandError(str(error)) from None
     if args.remedy is not None and args.remedy not in made.parts:

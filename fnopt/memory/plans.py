@@ -12,8 +12,10 @@ import jax.numpy as jnp
 from fnopt import leaves, tree
 from fnopt.core import GradientTransformation
 from fnopt.memory.meshes import local
+from fnopt.splits import zero_plan
 from fnopt.summaries import StateLeaf, abstract, state_leaves
 from fnopt.tree import PyTree
+from fnopt.wrappers.zero import zero as split_over
 
 SCALARS = "scalars"
 """The name of the single numbers of a state that belong to no parameter: counts and rates."""
@@ -82,6 +84,7 @@ def plan(
     params: PyTree,
     gradients_dtype: Any = None,
     remedy: Callable[[GradientTransformation], GradientTransformation] | None = None,
+    zero: str | None = None,
     *,
     per_device: bool = False,
 ) -> Plan:
@@ -94,12 +97,13 @@ def plan(
       params: arrays or `jax.ShapeDtypeStruct`s.
       gradients_dtype: of the real gradients; the params' where None.
       remedy: a wrapper for params of low precision, as `master_weights`.
+      zero: the mesh axis over which the state is split beyond its params, as `fnopt.zero` does.
       per_device: count what one device of the mesh holds of params that have shardings.
     """
     params = abstract(params)
     part_of = local if per_device else lambda x: x
     counted: dict[tuple[str, str, str], tuple[int, int]] = {}
-    for part, name, leaf in arrays(optimizer, params, gradients_dtype, remedy):
+    for part, name, leaf in arrays(optimizer, params, gradients_dtype, remedy, zero):
         leaf = part_of(leaf)
         key = (part, name, "" if name == SCALARS else str(leaf.dtype))
         count, size = counted.get(key, (0, 0))
@@ -114,6 +118,7 @@ def arrays(
     params: PyTree,
     gradients_dtype: Any = None,
     remedy: Callable[[GradientTransformation], GradientTransformation] | None = None,
+    zero: str | None = None,
 ) -> Iterator[Kept]:
     """Every array that `plan` counts, for abstract params."""
     whole = [x for x in jax.tree.leaves(params) if hasattr(x, "shape")]
@@ -125,13 +130,29 @@ def arrays(
             real = jnp.issubdtype(x.dtype, jnp.floating)
             dtype = gradients_dtype if real and gradients_dtype is not None else x.dtype
             yield Kept("gradients", "of each example" if each else "", leaves.cast(x, dtype))
-    wrapped = optimizer if remedy is None else remedy(optimizer)
-    found = sorted(state_leaves(wrapped, params), key=lambda x: _name(x) == SCALARS)
-    own = [remedy is None or tree.path_name(x.path[:1]) == "inner" for x in found]
+    whole_optimizer = wrapped(optimizer, params, remedy, zero)
+    found = sorted(state_leaves(whole_optimizer, params), key=lambda x: _name(x) == SCALARS)
+    above = 0 if zero is None else 1
+    own = [remedy is None or tree.path_name(x.path[above:][:1]) == "inner" for x in found]
     yield from (Kept("state", _name(x), x.leaf) for x, is_own in zip(found, own) if is_own)
     if remedy is not None:
         part = getattr(remedy, "__name__", "remedy")
         yield from (Kept(part, _name(x), x.leaf) for x, is_own in zip(found, own) if not is_own)
+
+
+def wrapped(
+    optimizer: GradientTransformation,
+    params: PyTree,
+    remedy: Callable[[GradientTransformation], GradientTransformation] | None = None,
+    zero: str | None = None,
+) -> GradientTransformation:
+    """The optimizer in a remedy, and that in `zero` over a mesh axis.
+
+    Raises:
+      ValueError: the params are on no mesh that has the axis.
+    """
+    whole = optimizer if remedy is None else remedy(optimizer)
+    return whole if zero is None else split_over(whole, zero_plan(params, zero))
 
 
 def _name(x: StateLeaf) -> str:

@@ -77,6 +77,28 @@ def test_one_device():
     assert collectives(fnopt.muon(0.02), params_on("data=1,model=1")) == []
 
 
+def test_zero():
+    """What the state is split over is scattered, and the updates are gathered in float32."""
+    params = params_on("data=8,model=4", jnp.bfloat16, odd=(3, 5))
+    found = collectives(fnopt.adamw(1e-3), params, zero="data")
+    size, odd = W // 4 + B, 4 * 15
+    assert sorted(found) == [
+        Collective("gradients", "all-reduce", ("data",), round(2 * 7 * odd / 2 / 8)),
+        Collective("gradients", "reduce-scatter", ("data",), 7 * size // 2 // 8),
+        Collective("updates", "all-gather", ("data",), 7 * size // 8),
+    ]
+
+
+def test_zero_beside_fsdp():
+    found = collectives(fnopt.adamw(1e-3), params_on("data=2,fsdp=8"), zero="data")
+    assert found == [
+        Collective("gradients", "reduce-scatter", ("fsdp",), 7 * (W + B) // 8),
+        Collective("params", "all-gather", ("fsdp",), 2 * 7 * (W + B) // 8),
+        Collective("gradients", "reduce-scatter", ("data",), (W + B) // 8 // 2),
+        Collective("updates", "all-gather", ("data",), (W + B) // 8 // 2),
+    ]
+
+
 # What optimizers gather
 
 
@@ -109,12 +131,18 @@ def test_a_remedy_takes_part():
 NEED = {"dpsgd": ["l2_norm_clip=1.0", "noise_multiplier=1.0"]}
 
 
-@pytest.mark.parametrize("name", choices.optimizers())
-def test_every_optimizer_is_told_of(name):
+SPLIT_FURTHER = ["adafactor", "adamw_8bit", "adamuon", "lion", "muon", "normuon"]
+
+
+@pytest.mark.parametrize(
+    ("name", "zero"),
+    [*((name, None) for name in choices.optimizers()), *((name, "data") for name in SPLIT_FURTHER)],
+)
+def test_every_optimizer_is_told_of(name, zero):
     params = shapes.transformer(200_000).params
     params = meshes.split(params, meshes.abstract_mesh({"data": 2, "fsdp": 2, "model": 2}))
     optimizer = choices.build(name, NEED.get(name, []), total_steps=10)
-    assert all(x.bytes > 0 for x in collectives(optimizer, params))
+    assert all(x.bytes > 0 for x in collectives(optimizer, params, zero=zero))
 
 
 @pytest.mark.parametrize(
@@ -175,11 +203,18 @@ def test_gradients_of_a_step_over_data():
     assert scalars == 1
 
 
-def test_matrices_of_an_explicit_mesh():
-    """The compiler's all-gather takes each matrix of Muon, and nothing else."""
-    mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
-    optimizer = fnopt.muon(0.02)
+@pytest.mark.parametrize(("zero", "size"), [(None, 4), ("data", 8)])
+def test_matrices_of_an_explicit_mesh(zero, size):
+    """The compiler's all-gather takes each matrix of Muon, no more; in `zero` the updates, and
+    matrices and what became of them on other devices, which are counted once."""
+    shape = (2, 4) if zero is None else (8, 1)
+    mesh = jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
     params = meshes.split(shapes.transformer(200_000).params, mesh)
+    told = {x.what: x.bytes for x in collectives(fnopt.muon(0.02), params, zero=zero)}
+    optimizer = fnopt.muon(0.02) if zero is None else fnopt.zero(fnopt.muon(0.02), zero)
     program = jax.jit(optimizer.update).lower(params, optimizer.init(params), params).compile()
-    told = {x.what: x.bytes for x in collectives(optimizer, params)}
-    assert told["optimizer"] == 3 / 4 * moved(program, "all-gather")[0]
+    sent = (size - 1) / size * moved(program, "all-gather")[0]
+    if zero is None:
+        assert told["optimizer"] == sent
+    else:
+        assert told["optimizer"] + told["updates"] < sent < 2.2 * sum(told.values())

@@ -133,6 +133,17 @@ def test_a_mesh_and_a_remedy(output):
     assert "KiB/device" in text
 
 
+def test_a_state_split_further(output):
+    words = ["--params", "7e9", "--dtype", "bfloat16", "--mesh", "data=64,model=8"]
+    text = output(*words, "--remedy", "master_weights", "--zero", "data")
+    found = cells(text)
+    assert found["params"] == ["bfloat16", "6,999,998,464", "2.000", "13.04", "1.63"]
+    assert found["mu"][-1] == "0.05"
+    assert found["master_weights:"][-1] == "0.05"
+    assert found["gradients:"] == ["reduce-scatter", "data", "1.61"]
+    assert found["updates:"] == ["all-gather", "data", "3.21"]
+
+
 def test_a_mesh_of_one_device_sends_nothing(output):
     assert cells(output("--params", "1e6", "--mesh", "data=1"))["total"] == ["0.00"]
 
@@ -173,6 +184,14 @@ def test_bad_counts(text, capsys):
         (["--params", "1M", "--remedy", "kahan"], "--remedy kahan keeps nothing for such params"),
         (["--params", "1M", "--shapes", "x"], "argument --shapes: not allowed with"),
         (["--params", "1M", "--mesh", "pipe=2"], "argument --mesh: expected AXIS=N with commas"),
+        (
+            ["--params", "1M", "--zero", "data"],
+            "--zero data: no axis of the mesh; there is no --mesh",
+        ),
+        (
+            ["--params", "1M", "--mesh", "data=2,model=2", "--zero", "fsdp"],
+            "--zero fsdp: no axis of the mesh; --mesh has data, model",
+        ),
         (["--params", "1M", "--mesh", "data=0"], "argument --mesh: data needs a size from 1 on"),
         ([], "one of the arguments --params --shapes is required"),
         (["--shapes", "none.json"], "none.json: there is no such file or folder"),

@@ -92,6 +92,20 @@ def test_one_device_of_a_mesh():
         assert row.bytes == (other.bytes if row.name == "scalars" else other.bytes // 8)
 
 
+@pytest.mark.parametrize("remedy", [None, fnopt.master_weights])
+def test_zero_splits_the_state_further(remedy):
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
+    split = NamedSharding(mesh, PartitionSpec(None, "y"))
+    w = jax.ShapeDtypeStruct((64, 64), jnp.bfloat16, sharding=split)
+    n = 64 * 64
+    whole, one = (
+        plan(fnopt.adamw(1e-3), {"w": w}, None, remedy, "x", per_device=i) for i in (False, True)
+    )
+    assert whole.parts == plan(fnopt.adamw(1e-3), {"w": w}, None, remedy).parts
+    more = {} if remedy is None else {"master_weights": 4 * n // 8}
+    assert one.parts == {"params": n, "gradients": n, "state": 8 * n // 8 + 12} | more
+
+
 def test_one_device_of_none_holds_all():
     assert plan(fnopt.adam(1e-3), PARAMS, per_device=True) == plan(fnopt.adam(1e-3), PARAMS)
 

@@ -40,6 +40,7 @@ def stacked(params):
 
 CASES = {
     "adamw": (AxisType.Auto, fnopt.adamw(1e-3), lambda params: params),
+    "adamw in zero": (AxisType.Auto, fnopt.adamw(1e-3), stacked),
     # leaf by leaf the compiler takes most of a minute
     "adamw_8bit": (AxisType.Auto, fnopt.adamw_8bit(1e-3), stacked),
     # of explicit axes, so that matrices are gathered where fnopt says, not where the compiler does
@@ -47,10 +48,14 @@ CASES = {
 }
 
 
-def counted(kind, optimizer, arranged):
+def counted(kind, optimizer, arranged, zero):
     """The compiler's bytes of a device, and the plan's."""
     mesh = jax.make_mesh((8, 8), ("data", "model"), axis_types=(kind, kind))
     params = meshes.split(arranged(shapes.transformer(7 * 10**9).params), mesh)
+    parts = plan(optimizer, params, zero=zero, per_device=True).parts
+    sent = collectives(optimizer, params, zero=zero)
+    if zero is not None:
+        optimizer = fnopt.zero(optimizer, fnopt.zero_plan(params, zero))
     state = jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         optimizer.init(params),
@@ -68,8 +73,8 @@ def counted(kind, optimizer, arranged):
         "outputs": memory.output_size_in_bytes,
         "donated": memory.alias_size_in_bytes,
         "gathered": sum(map(nbytes, gathered(program.as_text()))),
-        "parts": plan(optimizer, params, per_device=True).parts,
-        "sent": {f"{x.what}: {x.kind}": x.bytes for x in collectives(optimizer, params)},
+        "parts": parts,
+        "sent": {f"{x.what}: {x.kind}": x.bytes for x in sent},
     }
 
 
@@ -113,10 +118,17 @@ def test_a_device_holds_what_the_plan_says(name, compiled):
 def test_a_device_gathers_what_the_plan_says(name, compiled):
     found = compiled[name]
     assert ("optimizer: all-gather" in found["sent"]) == (name == "muon")
-    sent = found["sent"].get("optimizer: all-gather", 0)
+    assert ("updates: all-gather" in found["sent"]) == (name == "adamw in zero")
+    sent = sum(size for name, size in found["sent"].items() if name.endswith("all-gather"))
     assert found["gathered"] * 7 / 8 == pytest.approx(sent, rel=0.05)
 
 
 if __name__ == "__main__":
     for name in CASES:
-        print(json.dumps({"name": name} | counted(*CASES[name])), flush=True)
+        print(
+            json.dumps(
+                {"name": name}
+                | counted(*CASES[name], "data" if name.endswith(" in zero") else None)
+            ),
+            flush=True,
+        )

@@ -116,7 +116,7 @@ def zero(optimizer: Any, axis: str | ZeroPlan = "data") -> Any:
 
         cut, parts = moved(updates, state.place), moved(params, state.place)
         extras = {word: moved(x, state.place) for word, x in extra_args.items()}
-        ends = [state.place(p, path, p, like) for path, p in pairs]
+        ends = [state.own(path, p, like) for path, p in pairs]
         there, before = places(state, state.inner, like, state.place), state.inner
         if not automatic(cut, extras):
             before = put_all(before, places(state, before, like, state.beside))

@@ -205,8 +205,8 @@ def test_gradients_of_a_step_over_data():
 
 @pytest.mark.parametrize(("zero", "size"), [(None, 4), ("data", 8)])
 def test_matrices_of_an_explicit_mesh(zero, size):
-    """The compiler's all-gather takes each matrix of Muon, no more; in `zero` the updates, and
-    matrices and what became of them on other devices, which are counted once."""
+    """The compiler's all-gather takes each matrix of Muon, no more; in `zero` the updates too, and
+    more where a stack is filled up: here few matrices to eight."""
     shape = (2, 4) if zero is None else (8, 1)
     mesh = jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
     params = meshes.split(shapes.transformer(200_000).params, mesh)
@@ -214,7 +214,5 @@ def test_matrices_of_an_explicit_mesh(zero, size):
     optimizer = fnopt.muon(0.02) if zero is None else fnopt.zero(fnopt.muon(0.02), zero)
     program = jax.jit(optimizer.update).lower(params, optimizer.init(params), params).compile()
     sent = (size - 1) / size * moved(program, "all-gather")[0]
-    if zero is None:
-        assert told["optimizer"] == sent
-    else:
-        assert told["optimizer"] + told["updates"] < sent < 2.2 * sum(told.values())
+    wanted = told["optimizer"] + told.get("updates", 0)
+    assert wanted == sent if zero is None else wanted < sent < 1.7 * wanted

@@ -17,6 +17,31 @@ import numpy as np
 from fnopt import tree as trees
 from fnopt.tree import PyTree
 
+# Mesh axes inside `shard_map`
+
+
+def varying(x: Any) -> frozenset[Any]:
+    """The axes of a `shard_map` that an array's values differ over, as far as its type tells."""
+    kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)
+    manual = getattr(kind, "manual_axis_type", None)
+    return frozenset(getattr(kind, "vma", None) or () if manual is None else manual.varying)
+
+
+def vary(x: jax.Array, axes: frozenset[Any]) -> jax.Array:
+    """x with the type of values that differ over these axes of a `shard_map` too.
+
+    What starts a loop or ends a branch must have it where the other step or branch has.
+    """
+    missing = tuple(axes - varying(x))
+    if not missing:
+        return x
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(x, missing, to="varying")
+    return vars(jax.lax)["pvary"](x, missing)  # its name in JAX 0.8
+
+
+# Sums and norms
+
 
 @functools.partial(jax.jit, static_argnums=1)
 def _double_square_sum(x: jax.Array, axis: Any = None) -> jax.Array:

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnopt import reductions
+
 HIGHEST = jax.lax.Precision.HIGHEST
 """Of the products here: on accelerators the fast ones have too few digits for small eigenvalues."""
 
@@ -77,6 +79,7 @@ def power_iteration(
 
     av = jnp.matmul(a, v, precision=HIGHEST)
     now = value(v, av)
+    v = reductions.vary(v, reductions.varying(a))
     _, v, _, now, _ = jax.lax.while_loop(
         moves, step, (jnp.zeros((), jnp.int32), v, av, now, jnp.full_like(now, jnp.inf))
     )

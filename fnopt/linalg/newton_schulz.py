@@ -176,6 +176,7 @@ def _by_gram(x: jax.Array, triples: jax.Array, precision: Any, rows: Any, whole:
     gram = times(x, jnp.conj(x.mT))
     one = jnp.broadcast_to(jnp.eye(gram.shape[-1], dtype=gram.dtype), gram.shape)
     one = one if rows is None else jax.sharding.reshard(one, rows)
+    one = reductions.vary(one, reductions.varying(gram))
 
     def polynomial(gram: jax.Array, triple: jax.Array) -> jax.Array:
         return triple[0] * one + triple[1] * gram + triple[2] * times(gram, gram)

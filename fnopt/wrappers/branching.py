@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnopt import leaves
+from fnopt import leaves, reductions
 
 
 def either(owner: str, condition: Any, run: Callable[[], Any], skip: Callable[[], Any]) -> Any:
@@ -26,32 +26,17 @@ def either(owner: str, condition: Any, run: Callable[[], Any], skip: Callable[[]
         return run() if condition else skip()
     wanted = jax.eval_shape(skip)
     conformed = lambda: leaves.conform(owner, run(), wanted)
-    if not any(_varying(x) for x in jax.tree.leaves(wanted)):
+    if not any(reductions.varying(x) for x in jax.tree.leaves(wanted)):
         return jax.lax.cond(condition, conformed, skip)
     # inside shard_map both branches must vary over the same axes of the mesh
     pairs = zip(jax.tree.leaves(wanted), jax.tree.leaves(jax.eval_shape(conformed)))
-    axes = [_varying(a) | _varying(b) for a, b in pairs]
+    axes = [reductions.varying(a) | reductions.varying(b) for a, b in pairs]
     return jax.lax.cond(condition, lambda: _vary(conformed(), axes), lambda: _vary(skip(), axes))
 
 
-def _varying(x: Any) -> frozenset[Any]:
-    """The axes of a `shard_map` that an array's values differ over."""
-    kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)
-    manual = getattr(kind, "manual_axis_type", None)
-    return frozenset(getattr(kind, "vma", None) or () if manual is None else manual.varying)
-
-
 def _vary(t: Any, axes: list[frozenset[Any]]) -> Any:
-    def cast(x: jax.Array, wanted: frozenset[Any]) -> jax.Array:
-        missing = tuple(wanted - _varying(x))
-        if not missing:
-            return x
-        if hasattr(jax.lax, "pcast"):
-            return jax.lax.pcast(x, missing, to="varying")
-        return vars(jax.lax)["pvary"](x, missing)  # its name in JAX 0.8
-
     found, treedef = jax.tree.flatten(t)
-    return jax.tree.unflatten(treedef, [cast(x, wanted) for x, wanted in zip(found, axes)])
+    return jax.tree.unflatten(treedef, [reductions.vary(x, a) for x, a in zip(found, axes)])
 
 
 def all_finite(*trees: Any, axis_name: Any = None) -> jax.Array:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,6 +41,31 @@ def vary(x: jax.Array, axes: frozenset[Any]) -> jax.Array:
     return vars(jax.lax)["pvary"](x, missing)  # its name in JAX 0.8
 
 
+def split_axes(x: Any, axis_name: Any) -> tuple[Any, ...]:
+    """Those of some mesh axes that x is split over, so that a sum of it has parts elsewhere.
+
+    Where `shard_map` checks what varies, as it does by default, what every device has whole is
+    not split. Under `check_vma=False` and in `pmap` types do not tell: then x is split over all.
+    """
+    if axis_name is None:
+        return ()
+    names = tuple(axis_name) if isinstance(axis_name, tuple | list) else (axis_name,)
+    return tuple(n for n in names if n in varying(x) or n not in varying(jax.lax.axis_index(n)))
+
+
+def _parts(x: jax.Array, axis_name: Any) -> int:
+    return math.prod(jax.lax.axis_size(name) for name in split_axes(x, axis_name))
+
+
+def whole_shape(x: jax.Array, axis_name: Any) -> tuple[int, ...]:
+    """The shape of the leaf that x is a part of, split along the first dimension."""
+    return (x.shape[0] * _parts(x, axis_name), *x.shape[1:]) if x.ndim else ()
+
+
+def _over(collective: Callable[..., jax.Array], x: jax.Array, axes: tuple[Any, ...]) -> jax.Array:
+    return collective(x, axes) if axes else x
+
+
 # Sums and norms
 
 
@@ -58,55 +84,69 @@ def _sum_of(terms: list[jax.Array]) -> jax.Array:
     return jnp.sum(jax.lax.optimization_barrier(jnp.stack(terms)))
 
 
-def _double_norm(leaves: Sequence[jax.Array], axis_name: Any) -> jax.Array:
+def _plain_sum_of(terms: list[jax.Array]) -> jax.Array:
+    return jnp.stack(terms).sum()
+
+
+Axes = tuple[tuple[Any, ...], ...]
+"""For each leaf the mesh axes that it is split over."""
+
+
+def _by_axes(terms: Sequence[Any], axes: Axes) -> dict[tuple[Any, ...], list[Any]]:
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    for term, names in zip(terms, axes):
+        groups.setdefault(names, []).append(term)
+    return groups
+
+
+def _sum_over(terms: Sequence[jax.Array], axes: Axes, add: Any = _plain_sum_of) -> jax.Array:
+    """Σ of the leaves' scalars, each over its leaf's mesh axes."""
+    groups = _by_axes(terms, axes).items()
+    return _sum([_over(jax.lax.psum, add(group), names) for names, group in groups])
+
+
+def _double_norm(leaves: Sequence[jax.Array], axes: Axes) -> jax.Array:
     with jax.enable_x64(True):
-        total = _sum_of([_double_square_sum(x) for x in leaves])
-        if axis_name is not None:
-            total = jax.lax.psum(total, axis_name)
+        total = _sum_over([_double_square_sum(x) for x in leaves], axes, _sum_of)
         return jax.lax.convert_element_type(jnp.sqrt(total), np.float32)
 
 
-def _scaled_norm(leaves: Sequence[jax.Array], axis_name: Any) -> jax.Array:
+def _scaled_norm(leaves: Sequence[jax.Array], axes: Axes) -> jax.Array:
     """Two passes, divided by the largest magnitude: where no wider type exists."""
     dtype = jnp.float64 if any(_is_double(x) for x in leaves) else jnp.float32
-    largest = jnp.stack([jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in leaves]).max()
-    if axis_name is not None:
-        largest = jax.lax.pmax(largest, axis_name)
+    sizes = [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in leaves]
+    groups = _by_axes(sizes, axes).items()
+    largest = functools.reduce(
+        jnp.maximum, [_over(jax.lax.pmax, jnp.stack(group).max(), names) for names, group in groups]
+    )
     finite = (largest > 0) & (largest < jnp.inf)
     divisor = jnp.where(finite, largest, jnp.ones_like(largest))
-    total = jnp.stack(
-        [jnp.sum(jnp.square(jnp.abs(x).astype(dtype) / divisor)) for x in leaves]
-    ).sum()
-    if axis_name is not None:
-        total = jax.lax.psum(total, axis_name)
-    return jnp.sqrt(total) * divisor
+    terms = [jnp.sum(jnp.square(jnp.abs(x).astype(dtype) / divisor)) for x in leaves]
+    return jnp.sqrt(_sum_over(terms, axes)) * divisor
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _norm(axis_name: Any, leaves: Sequence[jax.Array]) -> jax.Array:
+def _norm(axes: Axes, leaves: Sequence[jax.Array]) -> jax.Array:
     if any(_is_double(x) for x in leaves):
         wide = [x if _is_double(x) else x.astype(_double_of(x)) for x in leaves]
-        return _scaled_norm(wide, axis_name)
+        return _scaled_norm(wide, axes)
     return jax.lax.platform_dependent(
         leaves,
-        tpu=lambda xs: _scaled_norm([_single(x) for x in xs], axis_name),
-        default=lambda xs: _double_norm(xs, axis_name),
+        tpu=lambda xs: _scaled_norm([_single(x) for x in xs], axes),
+        default=lambda xs: _double_norm(xs, axes),
     )
 
 
 @_norm.defjvp
-def _norm_jvp(axis_name: Any, primals: Any, tangents: Any) -> Any:
+def _norm_jvp(axes: Axes, primals: Any, tangents: Any) -> Any:
     (leaves,), (dots,) = primals, tangents
-    norm = _norm(axis_name, leaves)
+    norm = _norm(axes, leaves)
     divisor = trees.weak(_nonzero(norm))
     terms = [
         jnp.sum(jnp.real((jnp.conj(x) / divisor) * dx)).astype(norm.dtype)
         for x, dx in zip(leaves, dots)
     ]
-    total = jnp.stack(terms).sum()
-    if axis_name is not None:
-        total = jax.lax.psum(total, axis_name)
-    return norm, total
+    return norm, _sum_over(terms, axes)
 
 
 def _nonzero(norm: jax.Array) -> jax.Array:
@@ -132,46 +172,82 @@ def norm(tree: PyTree, axis_name: Any = None) -> jax.Array:
     One pass in float64 accumulators (on a TPU, which has none, two passes in float32), so that
     neither 1e20 nor 1e-30 is lost and ten million equal entries add up; 0 for an empty tree, inf
     and NaN where an entry is. Its derivative at zero is zero. Inside `shard_map` or `pmap`,
-    `axis_name` names the mesh axes over which the tree is split.
+    `axis_name` names the mesh axes over which the tree is split, see `split_axes`.
     """
     leaves = [x for x in jax.tree.leaves(tree) if x.size]
     if not leaves:
         return jnp.zeros((), jnp.float32)
-    return _norm(axis_name, leaves)
+    return _norm(tuple(split_axes(x, axis_name) for x in leaves), leaves)
 
 
-def _scaled_axis_norm(x: jax.Array, axis: Any) -> jax.Array:
-    largest = jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
+def _scaled_axis_norm(x: jax.Array, axis: Any, over: tuple[Any, ...]) -> jax.Array:
+    largest = _over(jax.lax.pmax, jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0), over)
     usual = (largest > float(jnp.finfo(largest.dtype).tiny)) & (largest < jnp.inf)
     divisor = jnp.where(usual, largest, jnp.ones_like(largest))
     scaled = trees.squared(x / divisor.astype(x.dtype))
-    return divisor * jnp.sqrt(jnp.sum(scaled, axis=axis, keepdims=True))
+    total = _over(jax.lax.psum, jnp.sum(scaled, axis=axis, keepdims=True), over)
+    return divisor * jnp.sqrt(total)
 
 
-def _double_axis_norm(x: jax.Array, axis: Any) -> jax.Array:
+def _double_axis_norm(x: jax.Array, axis: Any, over: tuple[Any, ...]) -> jax.Array:
     with jax.enable_x64(True):
-        total = jnp.sqrt(_double_square_sum(x, axis))
-        return jax.lax.convert_element_type(total, np.float32)
+        total = _over(jax.lax.psum, _double_square_sum(x, axis), over)
+        return jax.lax.convert_element_type(jnp.sqrt(total), np.float32)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def axis_norm(x: jax.Array, axis: int | tuple[int, ...]) -> jax.Array:
-    """√Σ|x|² over some axes, kept with size 1, as true as `norm`; real, in x's precision."""
+def _axes_of_parts(x: jax.Array, axis: Any, axis_name: Any) -> tuple[Any, ...]:
+    """The mesh axes that a reduction over some axes of a leaf is over too: it lies along them
+    where the first dimension is reduced."""
+    reduced = [a % max(x.ndim, 1) for a in (axis if isinstance(axis, tuple) else (axis,))]
+    return split_axes(x, axis_name) if 0 in reduced or not x.ndim else ()
+
+
+def axis_norm(x: jax.Array, axis: int | tuple[int, ...], axis_name: Any = None) -> jax.Array:
+    """√Σ|x|² over some axes, kept with size 1, as true as `norm`; real, in x's precision.
+
+    `axis_name` names the mesh axes over which x is split along its first dimension.
+    """
+    return _axis_norm(x, axis, _axes_of_parts(x, axis, axis_name))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _axis_norm(x: jax.Array, axis: Any, over: tuple[Any, ...]) -> jax.Array:
     if _is_double(x):
-        return _scaled_axis_norm(x, axis)
+        return _scaled_axis_norm(x, axis, over)
     return jax.lax.platform_dependent(
         x,
-        tpu=lambda x: _scaled_axis_norm(x, axis),
-        default=lambda x: _double_axis_norm(x, axis),
+        tpu=lambda x: _scaled_axis_norm(x, axis, over),
+        default=lambda x: _double_axis_norm(x, axis, over),
     )
 
 
-@axis_norm.defjvp
-def _axis_norm_jvp(axis: Any, primals: Any, tangents: Any) -> Any:
+@_axis_norm.defjvp
+def _axis_norm_jvp(axis: Any, over: tuple[Any, ...], primals: Any, tangents: Any) -> Any:
     (x,), (dx,) = primals, tangents
-    norm = axis_norm(x, axis)
+    norm = _axis_norm(x, axis, over)
     divisor = _nonzero(norm).astype(x.dtype)
-    return norm, jnp.sum(jnp.real(jnp.conj(x / divisor) * dx), axis=axis, keepdims=True)
+    dot = jnp.sum(jnp.real(jnp.conj(x / divisor) * dx), axis=axis, keepdims=True)
+    return norm, _over(jax.lax.psum, dot, over)
+
+
+def axis_mean(x: jax.Array, axis: int | tuple[int, ...], axis_name: Any = None) -> jax.Array:
+    """The mean over some axes, kept with size 1; `axis_name` as in `axis_norm`."""
+    over = _axes_of_parts(x, axis, axis_name)
+    return _over(jax.lax.pmean, jnp.mean(x, axis=axis, keepdims=True), over)
+
+
+def axis_max(x: jax.Array, axis: int | tuple[int, ...], axis_name: Any = None) -> jax.Array:
+    """The largest over some axes, at least 0, kept with size 1; `axis_name` as in `axis_norm`."""
+    over = _axes_of_parts(x, axis, axis_name)
+    return _over(jax.lax.pmax, jnp.max(x, axis=axis, keepdims=True, initial=0.0), over)
+
+
+def reduced_zeros(x: jax.Array, axis: int | tuple[int, ...], axis_name: Any = None) -> jax.Array:
+    """Zeros, real, for what a reduction over some axes gives: of size 1 there."""
+    axes = [a % max(x.ndim, 1) for a in (axis if isinstance(axis, tuple) else (axis,))]
+    shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+    zeros = jnp.zeros(shape, jnp.finfo(x.dtype).dtype)
+    return vary(zeros, varying(x) - {*_axes_of_parts(x, axis, axis_name)})
 
 
 def _double_total(leaves: list[jax.Array]) -> jax.Array:
@@ -205,10 +281,9 @@ def total(terms: Any, axis_name: Any) -> Any:
     most terms before a sum in float32).
     """
     found = [x for x in jax.tree.leaves(terms) if x.size]
-    result = _total(found) if found else jnp.zeros(())
-    return trees.weak(
-        _shared(result if axis_name is None else jax.lax.psum(result, axis_name), _sum)
-    )
+    groups = _by_axes(found, tuple(split_axes(x, axis_name) for x in found)).items()
+    sums = [_over(jax.lax.psum, _total(group), names) for names, group in groups]
+    return trees.weak(_shared(_sum(sums) if sums else jnp.zeros(()), _sum))
 
 
 def dot(a: PyTree, b: PyTree, axis_name: Any = None) -> Any:
@@ -216,9 +291,10 @@ def dot(a: PyTree, b: PyTree, axis_name: Any = None) -> Any:
     return total(trees.map(lambda x, y: jnp.real(jnp.conj(x) * y), a, b), axis_name)
 
 
-def rms(x: jax.Array) -> jax.Array:
+def rms(x: jax.Array, axis_name: Any = None) -> jax.Array:
     """√mean(|x|²) over a leaf, weakly typed; 0 for an empty one."""
-    return trees.weak(norm([x])) / max(x.size, 1) ** 0.5
+    whole = x.size * _parts(x, axis_name)
+    return trees.weak(norm([x], axis_name)) / max(whole, 1) ** 0.5
 
 
 # Reductions over all members of a partition

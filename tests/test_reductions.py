@@ -1,5 +1,7 @@
 """What reduces over leaves or inside one, inside `shard_map` and `pmap`: as on one device."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 from jax.sharding import AxisType
 
 import fnopt
-from fnopt.testing.laws.subject import differences
+from fnopt.core import factories
+from fnopt.testing.laws.subject import dead, differences, not_finite
 
 STEPS = 20
 SHAPES = {"one": (8, 8), "two": (8, 8), "wide": (8, 24), "bias": (16,), "gain": ()}
@@ -28,12 +31,13 @@ def mesh():
     return jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 
 
-def trained(optimizer, params, gradients, gradient_of=lambda g: g):
+def trained(optimizer, params, gradients, gradient_of=lambda g: g, extras=lambda g: {}):
     """The params after as many steps as there are gradients, all one program."""
 
     def step(carry, gradient):
         params, state = carry
-        updates, state = optimizer.update(gradient_of(gradient), state, params)
+        gradient = gradient_of(gradient)
+        updates, state = optimizer.update(gradient, state, params, **extras(gradient))
         return (fnopt.apply_updates(params, updates), state), None
 
     return jax.lax.scan(step, (params, optimizer.init(params)), gradients)[0][0]
@@ -78,3 +82,156 @@ def test_data_parallel_steps_are_those_of_one_device(name):
 
     run = jax.pmap(in_pmap, axis_name="data", in_axes=(None, 1), out_axes=None)
     assert list(differences(run(params, gradients), wanted)) == []
+
+
+# Leaves in parts, each along its first dimension; a scalar on every device
+
+SPLIT = {name: AXIS if shape else jax.P() for name, shape in SHAPES.items()}
+
+
+def hessian(gradients):
+    return {"hessian": jax.tree.map(lambda g: 0.5 + jnp.abs(g), gradients)}
+
+
+def value(gradients):
+    return {"value": 1.5}
+
+
+IN_PARTS = {
+    "adafactor": (fnopt.adafactor, (0.01, 2), {"momentum": 0.9, "weight_decay_rate": 0.1}),
+    "adahessian": (fnopt.adahessian, (0.01,), {}, hessian),
+    "adaptive_grad_clip": (fnopt.adaptive_grad_clip, (0.01,), {}),
+    "asam": (fnopt.asam, (fnopt.adam(0.01),), {}),
+    "came": (fnopt.came, (0.01,), {}),
+    "cautious": (fnopt.cautious, (fnopt.adam(0.01),), {}),
+    "centralize": (fnopt.centralize, (), {}),
+    "clip_by_block_rms": (fnopt.clip_by_block_rms, (0.5,), {}),
+    "clip_by_global_norm": (fnopt.clip_by_global_norm, (1.0,), {}),
+    "dadapt_adamw": (fnopt.dadapt_adamw, (), {"estim_lr0": 1e-3}),
+    "dog": (fnopt.dog, (), {"init_step": ("heuristic", 1e-3)}),
+    "dowg": (fnopt.dowg, (), {"init_estim_sq_dist": 1e-4}),
+    "dynamic_loss_scale": (fnopt.dynamic_loss_scale, (fnopt.adam(0.01),), {}),
+    "fromage": (fnopt.fromage, (0.01,), {}),
+    "guard": (fnopt.guard, (fnopt.adam(0.01),), {"spike": 1.05, "max_consecutive": 30}),
+    "lamb": (fnopt.lamb, (0.01,), {"weight_decay": 0.1}),
+    "lars": (fnopt.lars, (1.0,), {"weight_decay": 0.1}),
+    "mars_adamw": (fnopt.mars_adamw, (0.01,), {}),
+    "mars_lion": (fnopt.mars_lion, (0.01,), {}),
+    "mechanize": (fnopt.mechanize, (fnopt.adam(0.01),), {"s_init": 1e-3}),
+    "momo": (fnopt.momo, (), {}, value),
+    "momo_adam": (fnopt.momo_adam, (), {}, value),
+    "normalize_by_update_norm": (fnopt.normalize_by_update_norm, (), {}),
+    "novograd": (fnopt.novograd, (0.01,), {}),
+    "orthograd": (fnopt.orthograd, (fnopt.adam(0.01),), {}),
+    "polyak_sgd": (fnopt.polyak_sgd, (), {}, value),
+    "prodigy": (fnopt.prodigy, (), {"estim_lr0": 1e-3}),
+    "sam": (fnopt.sam, (fnopt.adam(0.01),), {}),
+    "scale_by_distance_over_gradients": (
+        fnopt.scale_by_distance_over_gradients,
+        (1e-3,),
+        {"global_scale": -1.0},
+    ),
+    "scale_by_factored_rms": (fnopt.scale_by_factored_rms, (), {"min_dim_size_to_factor": 2}),
+    "scale_by_param_block_norm": (fnopt.scale_by_param_block_norm, (), {}),
+    "scale_by_param_block_rms": (fnopt.scale_by_param_block_rms, (), {}),
+    "scale_by_trust_ratio": (fnopt.scale_by_trust_ratio, (), {}),
+    "sm3": (fnopt.sm3, (0.1,), {}),
+    "stable_adamw": (fnopt.stable_adamw, (0.01,), {"weight_decay": 0.1}),
+}
+
+
+# Looked at within the optimizer that they are the rule of.
+PARTS_OF_THESE = {
+    "scale_by_adafactor": "adafactor",
+    "scale_by_adahessian": "adahessian",
+    "scale_by_came": "came",
+    "scale_by_dadapt_adamw": "dadapt_adamw",
+    "scale_by_dog": "dog",
+    "scale_by_dowg": "dowg",
+    "scale_by_fromage": "fromage",
+    "scale_by_lamb": "lamb",
+    "scale_by_lars": "lars",
+    "scale_by_mars": "mars_adamw",
+    "scale_by_momo": "momo",
+    "scale_by_momo_adam": "momo_adam",
+    "scale_by_novograd": "novograd",
+    "scale_by_polyak": "polyak_sgd",
+    "scale_by_prodigy": "prodigy",
+    "scale_by_sm3": "sm3",
+    "scale_by_stable_adam": "stable_adamw",
+}
+
+
+def test_every_factory_that_is_told_of_parts_is_looked_at():
+    told = {
+        name
+        for name, factory in factories(fnopt).items()
+        if "axis_name" in inspect.signature(factory).parameters
+    }
+    assert told == {*IN_PARTS, *PARTS_OF_THESE}
+
+
+def run_in_parts(name, params, gradients, split=SPLIT, **how):
+    factory, args, kwargs, *extras = IN_PARTS[name]
+    extras = extras[0] if extras else lambda g: {}
+    whole = factory(*args, **kwargs)
+    part = factory(*args, **kwargs, axis_name="data")
+    each = {key: jax.P(None, *place) for key, place in split.items()}
+
+    def local(*trees):
+        return trained(part, *trees, extras=extras)
+
+    wanted = jax.jit(lambda *trees: trained(whole, *trees, extras=extras))(params, gradients)
+    run = jax.shard_map(local, mesh=mesh(), in_specs=(split, each), out_specs=split, **how)
+    return jax.jit(run)(params, gradients), wanted
+
+
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_steps_in_parts_are_those_of_whole_leaves(name):
+    params, gradients = numbers(0), numbers(1, STEPS)
+    if name in ("guard", "dynamic_loss_scale"):  # in the part of one device
+        gradients["two"] = gradients["two"].at[7, 5, 3].set(jnp.inf)
+    got, wanted = run_in_parts(name, params, gradients)
+    assert list(differences(got, wanted)) == []
+    assert list(not_finite(got)) == []
+    assert not list(dead(jax.tree.map(jnp.subtract, got, params), params))
+
+
+def without_scalars(t):
+    return {name: x for name, x in t.items() if name != "gain"}
+
+
+@pytest.mark.parametrize("name", ["clip_by_global_norm", "prodigy", "lamb", "adafactor"])
+def test_where_types_do_not_tell_all_leaves_are_in_parts(name):
+    params, gradients = without_scalars(numbers(0)), without_scalars(numbers(1, STEPS))
+    split = without_scalars(SPLIT)
+    got, wanted = run_in_parts(name, params, gradients, split, check_vma=False)
+    assert list(differences(got, wanted)) == []
+
+    factory, args, kwargs = IN_PARTS[name]
+    optimizer = factory(*args, **kwargs, axis_name="data")
+    cut = jax.tree.map(lambda p: p.reshape(8, -1, *p.shape[1:]), params)
+    cuts = jax.tree.map(lambda g: g.reshape(STEPS, 8, -1, *g.shape[2:]), gradients)
+    run = jax.pmap(
+        lambda *trees: trained(optimizer, *trees), axis_name="data", in_axes=(0, 1), out_axes=0
+    )
+    got = jax.tree.map(lambda x, p: x.reshape(p.shape), run(cut, cuts), params)
+    assert list(differences(got, wanted)) == []
+
+
+def test_leaves_in_parts_over_two_axes_and_over_one():
+    """Over both mesh axes, over one of them and over none: each is counted once."""
+    places = {"one": jax.P(("data", "model")), "two": jax.P("model"), "wide": jax.P()}
+    tree = {name: numbers(0)[name] for name in places}
+    both = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+
+    def local(tree):
+        norm = fnopt.global_norm(tree, axis_name=("data", "model"))
+        slope = jax.grad(lambda t: fnopt.global_norm(t, axis_name=("data", "model")))(tree)
+        return norm, slope
+
+    run = jax.shard_map(local, mesh=both, in_specs=(places,), out_specs=(jax.P(), places))
+    got, slope = jax.jit(run)(tree)
+    wanted, slope_wanted = jax.value_and_grad(fnopt.global_norm)(tree)
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+    assert list(differences(slope, slope_wanted)) == []

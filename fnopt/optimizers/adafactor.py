@@ -61,6 +61,8 @@ def scale_by_adafactor(
     eps: NonNegative = 1e-30,
     factored: bool = True,
     weight_decay_mask: Any = None,
+    *,
+    axis_name: Any = None,
 ) -> Any:
     """All of `adafactor` but the learning rate.
 
@@ -79,6 +81,8 @@ def scale_by_adafactor(
       eps: ε, added to g².
       factored: False keeps v whole for every leaf.
       weight_decay_mask: which leaves decay.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Memory: for a factored (m, n) leaf m + n values; otherwise one per parameter; one more per
     parameter with momentum.
@@ -86,11 +90,11 @@ def scale_by_adafactor(
     beta: Any = 0.0 if momentum is None else momentum
     no_mean = tree.is_static_zero(beta)
     no_decay = weight_decay_rate is None or tree.is_static_zero(weight_decay_rate)
-    large = large_leaves(factored, min_dim_size_to_factor)
+    large = large_leaves(factored, min_dim_size_to_factor, axis_name)
 
     def init(params: Any) -> AdafactorState:
         mu = None if no_mean else tree.zeros_like(params)
-        row, col, v = factored_zeros(params, large)
+        row, col, v = factored_zeros(params, large, axis_name=axis_name)
         return AdafactorState(tree.zero_count(), row, col, v, mu)
 
     def update(updates: Any, state: AdafactorState, params: Any) -> Any:
@@ -98,13 +102,13 @@ def scale_by_adafactor(
         gain = weight_of_new(count, decay_rate, decay_offset)
 
         def step(g: Any, row: Any, col: Any, v: Any, m: Any, p: Any, on: Any) -> tuple[Any, ...]:
-            new = Factored(row, col, v).step(g, 1 - gain, gain, eps)
+            new = Factored(row, col, v, None, axis_name).step(g, 1 - gain, gain, eps)
             factor: Any = 1.0
             if clipping_threshold is not None:
                 size = new.rms_of_rescaled(g)
                 factor = clipping_threshold / jnp.maximum(size, clipping_threshold)
             if multiply_by_parameter_scale:
-                factor = factor * jnp.maximum(reductions.rms(p), 1e-3)
+                factor = factor * jnp.maximum(reductions.rms(p, axis_name), 1e-3)
             u = factor * new.rescale(g)
             m = u if no_mean else beta * m + (1 - beta) * u
             u = m if on is None or no_decay else m + weight_decay_rate * p
@@ -138,6 +142,8 @@ def adafactor(
     eps: NonNegative = 1e-30,
     factored: bool = True,
     weight_decay_mask: Any = None,
+    *,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """Adafactor.
 
@@ -156,6 +162,8 @@ def adafactor(
       factored: False keeps v whole for every leaf.
       weight_decay_mask: which leaves decay: a tree of bools with the params' structure or a
         prefix of it, or a function of the params that returns one.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     >>> import fnopt
     >>> fnopt.adafactor(1e-2, momentum=0.9).name
@@ -173,6 +181,7 @@ def adafactor(
         eps,
         factored,
         weight_decay_mask,
+        axis_name=axis_name,
     )
     rate = relative_step if learning_rate is None else learning_rate
     return chain(rule, scale_by_learning_rate(rate))

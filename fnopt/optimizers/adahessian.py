@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import leaves, tree
+from fnopt import leaves, reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, Fraction, LearningRate, NonNegative
 from fnopt.transforms.decay import add_decayed_weights
@@ -94,6 +94,7 @@ def scale_by_adahessian(
     *,
     hessian_power: Fraction = 1.0,
     spatial_averaging: bool = True,
+    axis_name: Any = None,
 ) -> Any:
     """u ← m̂ / (√v̂ᵏ + ε); `update` needs `hessian=`, a tree like the updates.
 
@@ -103,6 +104,8 @@ def scale_by_adahessian(
       eps: ε, outside the root.
       hessian_power: k in [0, 1]; at 0 it is momentum.
       spatial_averaging: average |D| over the inputs of each output unit.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Memory: one value per parameter and one per output unit, or two per parameter.
     """
@@ -111,8 +114,7 @@ def scale_by_adahessian(
     def init(params: Any) -> AdaHessianState:
         def moment(p: jax.Array) -> jax.Array:
             axes = unit_axes(p.ndim) if spatial_averaging else ()
-            shape = tuple(1 if i in axes else n for i, n in enumerate(p.shape))
-            return jnp.zeros(shape, jnp.finfo(p.dtype).dtype)
+            return reductions.reduced_zeros(p, axes, axis_name)
 
         mu = None if no_mean else tree.zeros_like(params)
         return AdaHessianState(tree.zero_count(), mu, jax.tree.map(moment, params))
@@ -131,7 +133,7 @@ def scale_by_adahessian(
             axes = unit_axes(g.ndim) if spatial_averaging else ()
             size = jnp.abs(tree.saturate(d))
             if axes and g.size:
-                size = jnp.mean(size, axis=axes, keepdims=True)
+                size = reductions.axis_mean(size, axes, axis_name)
             v = b2 * v + (1 - b2) * tree.squared(size if g.size else v)
             g = tree.saturate(g)
             m = g if m is None else b1 * m + (1 - b1) * g
@@ -156,6 +158,7 @@ def adahessian(
     spatial_averaging: bool = True,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """AdaHessian; `update` needs `hessian=`, of `hutchinson` for example.
 
@@ -169,6 +172,8 @@ def adahessian(
       weight_decay: λ ≥ 0, multiplied by the learning rate.
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     >>> import fnopt
     >>> fnopt.adahessian(0.15).arguments.arguments["hessian_power"]
@@ -176,7 +181,12 @@ def adahessian(
     """
     return chain(
         scale_by_adahessian(
-            b1, b2, eps, hessian_power=hessian_power, spatial_averaging=spatial_averaging
+            b1,
+            b2,
+            eps,
+            hessian_power=hessian_power,
+            spatial_averaging=spatial_averaging,
+            axis_name=axis_name,
         ),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),

@@ -57,6 +57,7 @@ def scale_by_came(
     eps: NonNegative = 1e-30,
     eps_instability: NonNegative = 1e-16,
     clipping_threshold: Bound = 1.0,
+    axis_name: Any = None,
 ) -> Any:
     """u ← m / √S, with m the mean of u / √v.
 
@@ -67,6 +68,8 @@ def scale_by_came(
       eps: ε₁, added to g².
       eps_instability: ε₂, added to (u − m)².
       clipping_threshold: d, the largest RMS of a leaf's u.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Memory: one value per parameter; for an (m, n) leaf 2(m + n) more, for a vector one more each.
     """
@@ -77,14 +80,15 @@ def scale_by_came(
         return CameState(tree.zeros_like(params), row, col, v, s_row, s_col)
 
     def step(g: Any, m: Any, row: Any, col: Any, v: Any, s_row: Any, s_col: Any) -> Any:
-        new = Factored(row, col, v, (-2, -1)).step(g, b2, 1 - b2, eps)
+        new = Factored(row, col, v, (-2, -1), axis_name).step(g, b2, 1 - b2, eps)
         size = new.rms_of_rescaled(g)
         factor = clipping_threshold / jnp.maximum(size, clipping_threshold)
         u = factor * new.rescale(g)
         m = b1 * m + (1 - b1) * u
         if s_row is None:
             return m, m, None, None, new.full, None, None
-        trust = Factored(s_row, s_col, None, (-2, -1)).step(u - m, b3, 1 - b3, eps_instability)
+        trust = Factored(s_row, s_col, None, (-2, -1), axis_name)
+        trust = trust.step(u - m, b3, 1 - b3, eps_instability)
         return trust.rescale(m), m, new.row, new.col, None, trust.row, trust.col
 
     def update(updates: Any, state: CameState) -> Any:
@@ -106,6 +110,7 @@ def came(
     clipping_threshold: Bound = 1.0,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """CAME, confidence-guided Adafactor.
 
@@ -120,6 +125,8 @@ def came(
       weight_decay: λ ≥ 0, multiplied by the learning rate.
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     >>> import fnopt
     >>> fnopt.came(2e-4).name
@@ -132,6 +139,7 @@ def came(
         eps=eps,
         eps_instability=eps_instability,
         clipping_threshold=clipping_threshold,
+        axis_name=axis_name,
     )
     decay = add_decayed_weights(weight_decay, mask)
     return chain(rule, decay, scale_by_learning_rate(learning_rate))

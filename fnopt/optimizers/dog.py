@@ -96,7 +96,11 @@ class DistanceOverGradientsState(NamedTuple):
 
 @gradient_transformation
 def scale_by_distance_over_gradients(
-    reps_rel: Initial = 1e-6, eps: NonNegative = 1e-8, *, global_scale: Real = 1.0
+    reps_rel: Initial = 1e-6,
+    eps: NonNegative = 1e-8,
+    *,
+    global_scale: Real = 1.0,
+    axis_name: Any = None,
 ) -> Any:
     """Each leaf u ← r̄ / √(G + ε) · g, its rate found by itself: L-DoG of the paper.
 
@@ -104,12 +108,13 @@ def scale_by_distance_over_gradients(
       reps_rel: c in r_ε = c (1 + ‖θ₀‖): 1e-4 for networks with batch normalization.
       eps: ε, inside the root.
       global_scale: a factor of the updates; -1 makes them ready to be added.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     Memory: one value per parameter and two per leaf.
     """
 
     def norm(x: jax.Array) -> jax.Array:
-        return reductions.axis_norm(x, tuple(range(x.ndim)))
+        return reductions.axis_norm(x, tuple(range(x.ndim)), axis_name)
 
     def init(params: Any) -> DistanceOverGradientsState:
         distance = jax.tree.map(lambda p: reps_rel * (1 + norm(p)), params)

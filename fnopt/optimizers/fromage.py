@@ -25,19 +25,26 @@ from fnopt.transforms.normalization import trust_ratio
 
 
 @gradient_transformation
-def scale_by_fromage(learning_rate: LearningRate, min_norm: NonNegative = 1e-6) -> Any:
+def scale_by_fromage(
+    learning_rate: LearningRate,
+    min_norm: NonNegative = 1e-6,
+    *,
+    axis_name: Any = None,
+) -> Any:
     """u ← c (θ − η (‖θ‖ / ‖u‖) u) − θ with c = 1/√(1 + η²), ready to be added.
 
     Args:
       learning_rate: η ≥ 0, about the angle in radians.
       min_norm: what both norms are raised to.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
     """
     root = (1 + learning_rate**2) ** 0.5
     # c − 1 without the difference of two nearly equal numbers
     shrink = -(learning_rate**2) / (root * (1 + root))
 
     def step(g: jax.Array, p: jax.Array) -> jax.Array:
-        ratio = trust_ratio(reductions.norm([p]), reductions.norm([g]), min_norm)
+        norms = reductions.norm([p], axis_name), reductions.norm([g], axis_name)
+        ratio = trust_ratio(*norms, min_norm)
         return shrink * p - (learning_rate / root * ratio) * g
 
     return lambda params: (), lambda updates, state, params: (
@@ -47,15 +54,21 @@ def scale_by_fromage(learning_rate: LearningRate, min_norm: NonNegative = 1e-6) 
 
 
 @composition
-def fromage(learning_rate: LearningRate, min_norm: NonNegative = 1e-6) -> GradientTransformation:
+def fromage(
+    learning_rate: LearningRate,
+    min_norm: NonNegative = 1e-6,
+    *,
+    axis_name: Any = None,
+) -> GradientTransformation:
     """Fromage, "Frobenius matched gradient descent".
 
     Args:
       learning_rate: η ≥ 0, about the angle in radians.
       min_norm: what both norms are raised to.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     >>> import fnopt
     >>> fnopt.fromage(0.01)
     fromage(learning_rate=0.01, min_norm=1e-06)
     """
-    return chain(scale_by_fromage(learning_rate, min_norm))
+    return chain(scale_by_fromage(learning_rate, min_norm, axis_name=axis_name))

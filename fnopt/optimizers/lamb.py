@@ -45,6 +45,8 @@ def scale_by_lamb(
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
+    *,
+    axis_name: Any = None,
 ) -> Any:
     """u ← (‖θ‖ / ‖r‖) r, with r = m̂ / (√(v̂ + eps_root) + ε) + λθ.
 
@@ -58,6 +60,7 @@ def scale_by_lamb(
       weight_decay: λ ≥ 0.
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     Memory: two values per parameter; one with b1=0.
     """
@@ -85,7 +88,7 @@ def scale_by_lamb(
                 return adam + weight_decay * p if decays else adam
 
             words = (m, v, p, c1, c2, eps, eps_root, weight_decay, tiny)
-            norms = reductions.norm([p]), reductions.norm([recompute(r, *words)])
+            norms = (reductions.norm([x], axis_name) for x in (p, recompute(r, *words)))
             return trust_ratio(*norms) * r(*words), m, v
 
         mu = tree.nones_like(updates) if no_mean else state.mu
@@ -105,6 +108,8 @@ def lamb(
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
+    *,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """LAMB, Adam with a trust ratio for each leaf.
 
@@ -117,12 +122,13 @@ def lamb(
       weight_decay: λ ≥ 0, multiplied by the learning rate and the ratio.
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     >>> import fnopt
     >>> fnopt.lamb(1e-3)
     lamb(learning_rate=0.001, b1=0.9, b2=0.999, eps=1e-06, eps_root=0.0, weight_decay=0.0)
     """
     return chain(
-        scale_by_lamb(b1, b2, eps, eps_root, weight_decay, mask),
+        scale_by_lamb(b1, b2, eps, eps_root, weight_decay, mask, axis_name=axis_name),
         scale_by_learning_rate(learning_rate),
     )

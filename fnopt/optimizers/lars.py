@@ -40,6 +40,7 @@ def scale_by_lars(
     trust_ratio_mask: Any = True,
     *,
     separate_norms: bool = True,
+    axis_name: Any = None,
 ) -> Any:
     """u ← τ(u + λθ), with τ = κ‖θ‖ / (‖u‖ + λ‖θ‖ + ε) for each leaf. No state.
 
@@ -51,6 +52,7 @@ def scale_by_lars(
       eps: ε ≥ 0.
       trust_ratio_mask: which leaves are scaled, in the same forms; the others keep their size.
       separate_norms: ‖u‖ + λ‖θ‖ in the denominator, or ‖u + λθ‖.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
     """
     no_decay = tree.is_static_zero(weight_decay)
 
@@ -59,12 +61,12 @@ def scale_by_lars(
         total = u + weight_decay * p if decays else u
         if ratio_on is None:
             return total
-        param_norm, size = tree.weak(reductions.norm([p])), tree.weak(reductions.norm([u]))
+        param_norm, size = (tree.weak(reductions.norm([x], axis_name)) for x in (p, u))
         if decays and separate_norms:
             size = size + weight_decay * param_norm
         elif decays:
             again = recompute(lambda u, p, decay: u + decay * p, u, p, weight_decay)
-            size = tree.weak(reductions.norm([again]))
+            size = tree.weak(reductions.norm([again], axis_name))
         return trust_ratio(param_norm, size, 0.0, trust_coefficient, eps) * total
 
     def update(updates: Any, state: Any, params: Any) -> Any:
@@ -89,6 +91,7 @@ def lars(
     nesterov: bool = False,
     *,
     separate_norms: bool = True,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """LARS, layer-wise adaptive rate scaling.
 
@@ -103,6 +106,7 @@ def lars(
       momentum: γ in [0, 1).
       nesterov: look ahead along the velocity.
       separate_norms: ‖g‖ + λ‖θ‖ in the denominator, or ‖g + λθ‖.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     >>> import fnopt
     >>> fnopt.lars(0.1, weight_decay=1e-4).name
@@ -116,6 +120,7 @@ def lars(
             eps,
             trust_ratio_mask,
             separate_norms=separate_norms,
+            axis_name=axis_name,
         ),
         scale_by_learning_rate(learning_rate),
         trace(momentum, nesterov=nesterov),

@@ -46,7 +46,11 @@ class MarsState(NamedTuple):
 
 
 def correct(
-    g: jax.Array, last: jax.Array, factor: Any, axes: tuple[int, ...] | None = None
+    g: jax.Array,
+    last: jax.Array,
+    factor: Any,
+    axes: tuple[int, ...] | None = None,
+    axis_name: Any = None,
 ) -> jax.Array:
     """c = g + factor · (g − last), its norm at most 1: over the leaf, or over some axes of it."""
 
@@ -56,7 +60,7 @@ def correct(
         return g + factor * (g - last)
 
     c = recompute(raw, g, last, factor, largest_root(g))
-    norm = reductions.axis_norm(c, axes) if axes else tree.weak(reductions.norm([c]))
+    norm = reductions.axis_norm(c, axes) if axes else tree.weak(reductions.norm([c], axis_name))
     g, last = tree.saturate(g), tree.saturate(last)
     return (1 / jnp.maximum(norm, 1.0)) * (g + factor * (g - last))
 
@@ -72,6 +76,7 @@ def scale_by_mars(
     optimize_1d: bool = False,
     b1_1d: Decay = 0.9,
     b2_1d: Decay = 0.95,
+    axis_name: Any = None,
 ) -> Any:
     """u ← Adam's step of c, or the sign of its mean.
 
@@ -84,6 +89,7 @@ def scale_by_mars(
       optimize_1d: treat vectors and scalars as all other leaves.
       b1_1d: β₁ of vectors and scalars.
       b2_1d: β₂ of vectors and scalars.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     Memory: three values per parameter, two with `sign`; for vectors and scalars two.
     """
@@ -108,7 +114,7 @@ def scale_by_mars(
 
         def step(g: Any, m: Any, v: Any, last: Any) -> tuple[Any, ...]:
             d1, d2, c1, c2 = vectors if last is None else matrices
-            c = tree.saturate(g) if last is None else correct(g, last, factor)
+            c = tree.saturate(g) if last is None else correct(g, last, factor, None, axis_name)
             m = d1 * m + (1 - d1) * c
             if v is None:
                 return jnp.sign(m), m, None, overwrite_after(g, m)
@@ -135,6 +141,7 @@ def mars_adamw(
     optimize_1d: bool = False,
     b1_1d: Decay = 0.9,
     b2_1d: Decay = 0.95,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """MARS with AdamW's step.
 
@@ -150,13 +157,21 @@ def mars_adamw(
       optimize_1d: treat vectors and scalars as all other leaves.
       b1_1d: β₁ of vectors and scalars.
       b2_1d: β₂ of vectors and scalars.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     >>> import fnopt
     >>> fnopt.mars_adamw(3e-3).name
     'mars_adamw'
     """
     rule = scale_by_mars(
-        b1=b1, b2=b2, eps=eps, gamma=gamma, optimize_1d=optimize_1d, b1_1d=b1_1d, b2_1d=b2_1d
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        gamma=gamma,
+        optimize_1d=optimize_1d,
+        b1_1d=b1_1d,
+        b2_1d=b2_1d,
+        axis_name=axis_name,
     )
     decay = add_decayed_weights(weight_decay, mask)
     return chain(rule, decay, scale_by_learning_rate(learning_rate))
@@ -174,6 +189,7 @@ def mars_lion(
     optimize_1d: bool = False,
     b1_1d: Decay = 0.9,
     b2_1d: Decay = 0.95,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """MARS with the sign of the mean, as in Lion; vectors and scalars take Adam's step.
 
@@ -188,13 +204,21 @@ def mars_lion(
       optimize_1d: treat vectors and scalars as all other leaves.
       b1_1d: β₁ of vectors and scalars.
       b2_1d: β₂ of vectors and scalars.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     >>> import fnopt
     >>> fnopt.mars_lion(1e-3).name
     'mars_lion'
     """
     rule = scale_by_mars(
-        b1=b1, eps=eps, gamma=gamma, sign=True, optimize_1d=optimize_1d, b1_1d=b1_1d, b2_1d=b2_1d
+        b1=b1,
+        eps=eps,
+        gamma=gamma,
+        sign=True,
+        optimize_1d=optimize_1d,
+        b1_1d=b1_1d,
+        b2_1d=b2_1d,
+        axis_name=axis_name,
     )
     decay = add_decayed_weights(weight_decay, mask)
     return chain(rule, decay, scale_by_learning_rate(learning_rate))

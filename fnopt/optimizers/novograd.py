@@ -17,7 +17,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
@@ -42,6 +41,8 @@ def scale_by_novograd(
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
     mu_dtype: StoredMean = None,
+    *,
+    axis_name: Any = None,
 ) -> Any:
     """u ← m, the momentum of g / (√(v + eps_root) + ε) + λθ.
 
@@ -52,6 +53,7 @@ def scale_by_novograd(
       eps_root: added inside the root, for derivatives through the update.
       weight_decay: λ ≥ 0, gathered in the momentum.
       mu_dtype: the dtype or codec that m is stored in, as in `store`; None for the compute dtype.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     Memory: one value per parameter and one per leaf; one per leaf with b1=0.
     """
@@ -61,7 +63,7 @@ def scale_by_novograd(
         mu = None if no_sum else tree.zeros_like(params)
 
         def one(p: jax.Array) -> jax.Array:
-            return jnp.zeros((1,) * p.ndim, jnp.finfo(p.dtype).dtype)
+            return reductions.reduced_zeros(p, tuple(range(p.ndim)), axis_name)
 
         return NovogradState(tree.zero_count(), mu, jax.tree.map(one, params))
 
@@ -71,7 +73,7 @@ def scale_by_novograd(
         share = tree.weak(state.count > 0) * b2
 
         def step(g: jax.Array, m: Any, v: jax.Array, p: Any) -> tuple[Any, ...]:
-            square = tree.squared(reductions.norm([g])).astype(v.dtype)
+            square = tree.squared(reductions.norm([g], axis_name)).astype(v.dtype)
             v = share * v + (1 - share) * square.reshape(v.shape)
             u = tree.saturate(g) / (tree.sqrt(v + eps_root) + eps)
             u = u if p is None else u + weight_decay * p
@@ -94,6 +96,8 @@ def novograd(
     eps: NonNegative = 1e-6,
     eps_root: NonNegative = 0.0,
     weight_decay: NonNegative = 0.0,
+    *,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """NovoGrad.
 
@@ -104,12 +108,13 @@ def novograd(
       eps: ε, outside the root.
       eps_root: added inside the root.
       weight_decay: λ ≥ 0, gathered in the momentum.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     >>> import fnopt
     >>> fnopt.novograd(1e-2, b1=0.95, b2=0.98).arguments.arguments["b2"]
     0.98
     """
     return chain(
-        scale_by_novograd(b1, b2, eps, eps_root, weight_decay),
+        scale_by_novograd(b1, b2, eps, eps_root, weight_decay, axis_name=axis_name),
         scale_by_learning_rate(learning_rate),
     )

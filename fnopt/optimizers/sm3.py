@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import tree
+from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.fusion import recompute
 from fnopt.hyperparameters import Decay, Fraction, LearningRate, NonNegative
@@ -48,13 +48,21 @@ def axes_of(p: jax.Array) -> dict[str, tuple[int, ...]]:
 
 
 @gradient_transformation
-def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -> Any:
+def scale_by_sm3(
+    b1: Decay = 0.9,
+    b2: Fraction = 1.0,
+    eps: NonNegative = 1e-8,
+    *,
+    axis_name: Any = None,
+) -> Any:
     """u ← m, with m ← β₁m + (1−β₁) u / √(ν + ε).
 
     Args:
       b1: β₁ in [0, 1), the decay of the mean. A static 0 keeps no mean.
       b2: β₂ in [0, 1]: 1 adds up squares, less averages them.
       eps: ε, inside the root.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Memory: one value per parameter, none with b1=0; for an (m, n) leaf m + n more.
     """
@@ -63,11 +71,8 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
 
     def init(params: Any) -> Sm3State:
         def zeros(p: jax.Array) -> dict[str, jax.Array]:
-            shapes = {
-                name: tuple(1 if i in over else n for i, n in enumerate(p.shape))
-                for name, over in axes_of(p).items()
-            }
-            return {name: jnp.zeros(s, jnp.finfo(p.dtype).dtype) for name, s in shapes.items()}
+            axes = axes_of(p).items()
+            return {name: reductions.reduced_zeros(p, over, axis_name) for name, over in axes}
 
         return Sm3State(jax.tree.map(zeros, params), None if no_mean else tree.zeros_like(params))
 
@@ -85,7 +90,8 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
         for name, over in axes_of(g).items():
             # computed again for each reader, so that ν is never stored
             one = v if jnp.iscomplexobj(g) else recompute(again, g, most, old[name], *rest)
-            new[name] = jnp.max(one, axis=over, keepdims=True, initial=0.0) if over else v
+            largest = reductions.axis_max(one, over, axis_name) if over else v
+            new[name] = reductions.vary(largest, reductions.varying(old[name]))
         u = tree.saturate(g) / tree.sqrt(v + eps)
         m = u if m is None else b1 * m + (1 - b1) * u
         return m, new, m
@@ -99,15 +105,22 @@ def scale_by_sm3(b1: Decay = 0.9, b2: Fraction = 1.0, eps: NonNegative = 1e-8) -
 
 
 @composition
-def sm3(learning_rate: LearningRate, momentum: Decay = 0.9) -> GradientTransformation:
+def sm3(
+    learning_rate: LearningRate,
+    momentum: Decay = 0.9,
+    *,
+    axis_name: Any = None,
+) -> GradientTransformation:
     """SM3, for embeddings and other large sparse leaves.
 
     Args:
       learning_rate: η ≥ 0.
       momentum: β in [0, 1), the decay of the mean of the steps.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     >>> import fnopt
     >>> fnopt.sm3(0.1)
     sm3(learning_rate=0.1, momentum=0.9)
     """
-    return chain(scale_by_sm3(momentum), scale_by_learning_rate(learning_rate))
+    return chain(scale_by_sm3(momentum, axis_name=axis_name), scale_by_learning_rate(learning_rate))

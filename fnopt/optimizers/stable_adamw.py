@@ -48,6 +48,7 @@ def scale_by_stable_adam(
     *,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
+    axis_name: Any = None,
 ) -> Any:
     """u ← (m / (√v + ε) + λθ) / max(1, RMS).
 
@@ -57,6 +58,7 @@ def scale_by_stable_adam(
       eps: ε, outside the root.
       weight_decay: λ ≥ 0; it stands here because the clipping scales it.
       mask: which leaves decay, as in `add_decayed_weights`.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     Memory: two values per parameter; one with b1=0.
     """
@@ -73,7 +75,8 @@ def scale_by_stable_adam(
         v = (1 - w2) * v + w2 * tree.squared(g)
         m = tree.saturate(g) if m is None else (1 - w1) * m + w1 * tree.saturate(g)
         tiny = float(jnp.finfo(v.dtype).tiny)
-        rms = reductions.rms(recompute(ratio, g, v, eps, tiny, largest_root(v)))
+        size = recompute(ratio, g, v, eps, tiny, largest_root(v))
+        rms = reductions.rms(size, axis_name)
         u = m / (tree.sqrt(v) + eps)
         return (u if p is None else u + weight_decay * p) / jnp.maximum(rms, 1.0), m, v
 
@@ -104,6 +107,7 @@ def stable_adamw(
     eps: NonNegative = 1e-8,
     weight_decay: NonNegative = 1e-2,
     mask: Any = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """StableAdamW: AdamW with update clipping.
 
@@ -115,12 +119,15 @@ def stable_adamw(
       weight_decay: λ ≥ 0, multiplied by the learning rate and by the clipping.
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     >>> import fnopt
     >>> fnopt.stable_adamw(2e-3)
     stable_adamw(learning_rate=0.002, b1=0.9, b2=0.99, eps=1e-08, weight_decay=0.01)
     """
     return chain(
-        scale_by_stable_adam(b1, b2, eps, weight_decay=weight_decay, mask=mask),
+        scale_by_stable_adam(
+            b1, b2, eps, weight_decay=weight_decay, mask=mask, axis_name=axis_name
+        ),
         scale_by_learning_rate(learning_rate),
     )

@@ -62,14 +62,21 @@ def clip_by_global_norm(max_norm: Bound, *, axis_name: Any = None) -> Any:
 
 
 @gradient_transformation
-def clip_by_block_rms(threshold: Bound) -> Any:
+def clip_by_block_rms(
+    threshold: Bound,
+    *,
+    axis_name: Any = None,
+) -> Any:
     """Each leaf u ← u / max(1, RMS(u) / threshold). No state.
+
+    Args:
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     Source: Shazeer and Stern 2018 (Adafactor), arXiv 1804.04235.
     """
 
     def bound(u: jax.Array) -> jax.Array:
-        rms = reductions.rms(u)
+        rms = reductions.rms(u, axis_name)
         return u * (threshold / jnp.maximum(rms, threshold))
 
     return lambda params: (), lambda updates, state: (tree.map(bound, updates), state)
@@ -84,7 +91,13 @@ def unit_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 @gradient_transformation
-def adaptive_grad_clip(clipping: Positive, eps: Positive = 1e-3, axis: Any = None) -> Any:
+def adaptive_grad_clip(
+    clipping: Positive,
+    eps: Positive = 1e-3,
+    axis: Any = None,
+    *,
+    axis_name: Any = None,
+) -> Any:
     """Each unit's u ← u · min(1, clipping · max(‖θ‖, ε) / ‖u‖). No state.
 
     A unit is a whole vector or scalar (also one with further axes of size 1), a column of a
@@ -95,14 +108,17 @@ def adaptive_grad_clip(clipping: Positive, eps: Positive = 1e-3, axis: Any = Non
       clipping: the largest ratio of update to weight norm.
       eps: the least weight norm, so that units at zero can move.
       axis: the axis or axes that a unit lies along, of every leaf; None for the above.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Source: Brock et al. 2021, arXiv 2102.06171.
     """
 
     def bound(u: jax.Array, p: jax.Array) -> jax.Array:
-        axes = unit_axes(u.shape) if axis is None else axis
-        most = clipping * jnp.maximum(reductions.axis_norm(p, axes), eps)
-        return u * (most / jnp.maximum(reductions.axis_norm(u, axes), most))
+        axes = unit_axes(reductions.whole_shape(u, axis_name)) if axis is None else axis
+        size, weight = (reductions.axis_norm(x, axes, axis_name) for x in (u, p))
+        most = clipping * jnp.maximum(weight, eps)
+        return u * (most / jnp.maximum(size, most))
 
     def update(updates: Any, state: Any, params: Any) -> Any:
         return tree.map(bound, updates, params), state

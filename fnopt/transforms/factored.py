@@ -21,41 +21,43 @@ from fnopt.hyperparameters import NonNegative
 class Factored(NamedTuple):
     """One leaf's second moment: (row, col, None), or (None, None, full) where not factored.
 
-    The axes are those of the columns' mean and of the rows' mean; None for the two largest.
+    The axes are those of the columns' mean and of the rows' mean; None for the two largest. With
+    `axis_name` the leaf is a part, split along its first dimension over these mesh axes.
     """
 
     row: Any
     col: Any
     full: Any
     axes: tuple[int, int] | None = None
+    axis_name: Any = None
 
     def step(self, x: jax.Array, decay: Any, gain: Any, eps: Any) -> Factored:
         """decay · v + gain · (|x|² + ε), of which only row and column means are kept."""
         if self.full is not None:
             return self._replace(full=decay * self.full + gain * (tree.squared(x) + eps))
-        d1, d0 = self.axes or largest_axes(x.shape)
-        rows = jnp.mean(squares_for(x, self.row), axis=d0, keepdims=True) + eps
-        cols = jnp.mean(squares_for(x, self.col), axis=d1, keepdims=True) + eps
+        d1, d0 = self.axes or largest_axes(reductions.whole_shape(x, self.axis_name))
+        rows = reductions.axis_mean(squares_for(x, self.row), d0, self.axis_name) + eps
+        cols = reductions.axis_mean(squares_for(x, self.col), d1, self.axis_name) + eps
         row, col = decay * self.row + gain * rows, decay * self.col + gain * cols
         return self._replace(row=row, col=col)
 
     def rescale(self, x: jax.Array) -> jax.Array:
         """x / √v."""
-        return _rescale(tree.saturate(x), *self._factors())
+        return _rescale(tree.saturate(x), *self._factors(x))
 
     def rms_of_rescaled(self, x: jax.Array) -> jax.Array:
         """RMS(x / √v), computed again instead of storing x / √v for it."""
         if jnp.iscomplexobj(x):
-            return reductions.rms(self.rescale(x))
+            return reductions.rms(self.rescale(x), self.axis_name)
         again = lambda x, most, *v: _rescale(_limit(x, most), *v)
-        return reductions.rms(recompute(again, x, largest_root(x), *self._factors()))
+        words = recompute(again, x, largest_root(x), *self._factors(x))
+        return reductions.rms(words, self.axis_name)
 
-    def _factors(self) -> tuple[Any, Any, Any]:
+    def _factors(self, x: jax.Array) -> tuple[Any, Any, Any]:
         if self.full is not None:
             return self.full, None, float(jnp.finfo(self.full.dtype).tiny)
-        shape = tuple(max(m, n) for m, n in zip(self.row.shape, self.col.shape))
-        d1, _ = self.axes or largest_axes(shape)
-        mean = jnp.mean(self.row, axis=d1, keepdims=True)
+        d1, _ = self.axes or largest_axes(reductions.whole_shape(x, self.axis_name))
+        mean = reductions.axis_mean(self.row, d1, self.axis_name)
         return tree.sqrt(mean) / tree.sqrt(self.row), 1 / tree.sqrt(self.col), None
 
 
@@ -103,18 +105,18 @@ def factored_zeros(
     params: Any,
     is_factored: Callable[[jax.Array], bool],
     axes: tuple[int, int] | None = None,
+    axis_name: Any = None,
 ) -> tuple[Any, Any, Any]:
     """Zeros for R, C and v of every leaf, or None where `is_factored(leaf)` says so."""
 
     def zeros(p: jax.Array, field: str) -> Any:
-        real = jnp.finfo(p.dtype).dtype
         if not is_factored(p):
+            real = jnp.finfo(p.dtype).dtype
             return jnp.zeros_like(p, dtype=real) if field == "full" else None
         if field == "full":
             return None
-        d1, d0 = axes or largest_axes(p.shape)
-        axis = (d0 if field == "row" else d1) % p.ndim
-        return jnp.zeros(tuple(1 if i == axis else n for i, n in enumerate(p.shape)), real)
+        d1, d0 = axes or largest_axes(reductions.whole_shape(p, axis_name))
+        return reductions.reduced_zeros(p, d0 if field == "row" else d1, axis_name)
 
     row, col, full = (
         jax.tree.map(lambda p: zeros(p, field), params) for field in ("row", "col", "full")
@@ -122,11 +124,12 @@ def factored_zeros(
     return row, col, full
 
 
-def large_leaves(factored: bool, least: int) -> Callable[[jax.Array], bool]:
+def large_leaves(factored: bool, least: int, axis_name: Any = None) -> Callable[[jax.Array], bool]:
     """Which leaves are factored: those whose two largest axes are `least` long or longer."""
 
     def is_large(p: jax.Array) -> bool:
-        return factored and p.ndim > 1 and p.size > 0 and sorted(p.shape)[-2] >= least
+        shape = reductions.whole_shape(p, axis_name)
+        return factored and p.ndim > 1 and p.size > 0 and sorted(shape)[-2] >= least
 
     return is_large
 
@@ -156,6 +159,8 @@ def scale_by_factored_rms(
     step_offset: NonNegative = 0,
     min_dim_size_to_factor: int = 128,
     epsilon: NonNegative = 1e-30,
+    *,
+    axis_name: Any = None,
 ) -> Any:
     """u ← u / √v̂, with v̂ = R Cᵀ / mean(R) for factored leaves.
 
@@ -165,20 +170,22 @@ def scale_by_factored_rms(
       step_offset: t = count + 1 − step_offset, at least 1: where a restored count starts anew.
       min_dim_size_to_factor: the least size of the two largest axes of a factored leaf.
       epsilon: ε, added to g².
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Memory: for a factored (m, n) leaf m + n values; otherwise one per parameter.
     """
-    large = large_leaves(factored, min_dim_size_to_factor)
+    large = large_leaves(factored, min_dim_size_to_factor, axis_name)
 
     def init(params: Any) -> FactoredState:
-        return FactoredState(tree.zero_count(), *factored_zeros(params, large))
+        return FactoredState(tree.zero_count(), *factored_zeros(params, large, axis_name=axis_name))
 
     def update(updates: Any, state: FactoredState) -> Any:
         count = tree.increment(state.count)
         gain = weight_of_new(count, decay_rate, step_offset)
 
-        def step(g: jax.Array, *v: Any) -> tuple[Any, ...]:
-            new = Factored(*v).step(g, 1 - gain, gain, epsilon)
+        def step(g: jax.Array, row: Any, col: Any, v: Any) -> tuple[Any, ...]:
+            new = Factored(row, col, v, None, axis_name).step(g, 1 - gain, gain, epsilon)
             return new.rescale(g), new.row, new.col, new.full
 
         updates, *new = tree.map(step, updates, *state[1:], outputs=4)

@@ -74,7 +74,11 @@ def trust_ratio(
 
 @gradient_transformation
 def scale_by_trust_ratio(
-    min_norm: NonNegative = 0.0, trust_coefficient: Positive = 1.0, eps: NonNegative = 0.0
+    min_norm: NonNegative = 0.0,
+    trust_coefficient: Positive = 1.0,
+    eps: NonNegative = 0.0,
+    *,
+    axis_name: Any = None,
 ) -> Any:
     """Each leaf u ← u · trust_coefficient · ‖θ‖ / (‖u‖ + ε); unchanged where a norm is 0.
 
@@ -84,12 +88,13 @@ def scale_by_trust_ratio(
       min_norm: what both norms are raised to.
       trust_coefficient: a factor of the ratio.
       eps: ε.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     Source: You et al., arXiv 1708.03888 and 1904.00962.
     """
 
     def scaled(u: jax.Array, p: jax.Array) -> jax.Array:
-        norms = reductions.norm([p]), reductions.norm([u])
+        norms = reductions.norm([p], axis_name), reductions.norm([u], axis_name)
         return u * trust_ratio(*norms, min_norm, trust_coefficient, eps)
 
     return lambda params: (), lambda updates, state, params: (
@@ -99,15 +104,20 @@ def scale_by_trust_ratio(
 
 
 @gradient_transformation
-def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> Any:
+def scale_by_param_block_norm(
+    min_scale: NonNegative = 1e-3,
+    *,
+    axis_name: Any = None,
+) -> Any:
     """Each leaf u ← u · max(‖θ‖, min_scale). No state.
 
     Args:
       min_scale: the least factor, so that a leaf of zeros can move.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
     """
 
     def scaled(u: jax.Array, p: jax.Array) -> jax.Array:
-        return u * jnp.maximum(tree.weak(reductions.norm([p])), min_scale)
+        return u * jnp.maximum(tree.weak(reductions.norm([p], axis_name)), min_scale)
 
     return lambda params: (), lambda updates, state, params: (
         tree.map(scaled, updates, params),
@@ -116,17 +126,22 @@ def scale_by_param_block_norm(min_scale: NonNegative = 1e-3) -> Any:
 
 
 @gradient_transformation
-def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> Any:
+def scale_by_param_block_rms(
+    min_scale: NonNegative = 1e-3,
+    *,
+    axis_name: Any = None,
+) -> Any:
     """Each leaf u ← u · max(RMS(θ), min_scale). No state.
 
     Args:
       min_scale: the least factor, so that a leaf of zeros can move.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     Source: Shazeer and Stern 2018 (Adafactor), arXiv 1804.04235.
     """
 
     def scaled(u: jax.Array, p: jax.Array) -> jax.Array:
-        return u * jnp.maximum(reductions.rms(p), min_scale)
+        return u * jnp.maximum(reductions.rms(p, axis_name), min_scale)
 
     return lambda params: (), lambda updates, state, params: (
         tree.map(scaled, updates, params),
@@ -135,7 +150,11 @@ def scale_by_param_block_rms(min_scale: NonNegative = 1e-3) -> Any:
 
 
 @gradient_transformation
-def centralize(*, output_axis: int = -1) -> Any:
+def centralize(
+    *,
+    output_axis: int = -1,
+    axis_name: Any = None,
+) -> Any:
     """Each leaf of two dimensions or more: u ← u − mean(u) over one output unit's weights.
 
     Vectors and scalars stay as they are. No state.
@@ -143,6 +162,8 @@ def centralize(*, output_axis: int = -1) -> Any:
     Args:
       output_axis: the axis of the units, over which no mean is taken: the last for kernels
         (…, in, out) as JAX's libraries have them; 0 for (out, in, …), which optax takes them for.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Source: Yong et al. 2020 (gradient centralization), arXiv 2004.01461.
     """
@@ -151,6 +172,6 @@ def centralize(*, output_axis: int = -1) -> Any:
         if u.ndim < 2 or not u.size:
             return u
         axes = tuple(axis for axis in range(u.ndim) if axis != output_axis % u.ndim)
-        return u - jnp.mean(u, axis=axes, keepdims=True)
+        return u - reductions.axis_mean(u, axes, axis_name)
 
     return lambda params: (), lambda updates, state: (tree.map(centered, updates), state)

@@ -13,13 +13,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnopt import tree
+from fnopt import reductions, tree
 from fnopt.core import gradient_transformation
 from fnopt.hyperparameters import Positive
 
 
 @gradient_transformation
-def cautious(optimizer: Any, *, min_fraction: Positive = 1e-3, descending: bool = True) -> Any:
+def cautious(
+    optimizer: Any,
+    *,
+    min_fraction: Positive = 1e-3,
+    descending: bool = True,
+    axis_name: Any = None,
+) -> Any:
     """An optimizer whose updates are masked to the entries that descend.
 
     The gradient is the one that the wrapper receives, so a clip inside it does not change the
@@ -34,6 +40,7 @@ def cautious(optimizer: Any, *, min_fraction: Positive = 1e-3, descending: bool 
       min_fraction: the least mean of the mask to divide by.
       descending: whether the updates are ready to be added, as a whole optimizer's are; False for
         a rule before its sign is turned.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     Good for: a little more of any optimizer with momentum, by its authors' tests on language
     models.
@@ -50,7 +57,7 @@ def cautious(optimizer: Any, *, min_fraction: Positive = 1e-3, descending: bool 
         agreement = jnp.real(jnp.conj(jnp.sign(u)) * jnp.sign(g))
         agrees = agreement < 0 if descending else agreement > 0
         phi = agrees.astype(agreement.dtype)
-        mean = jnp.sum(phi) / max(u.size, 1)
+        mean = reductions.axis_mean(phi, tuple(range(u.ndim)), axis_name)
         return u * (phi / jnp.maximum(mean, min_fraction))
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:

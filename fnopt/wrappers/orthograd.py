@@ -7,6 +7,7 @@ A step along the weights only scales the logits, which lowers the loss without l
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -19,7 +20,12 @@ from fnopt.transforms.normalization import reciprocal
 
 
 @gradient_transformation
-def orthograd(optimizer: Any, *, renormalize: bool = True) -> Any:
+def orthograd(
+    optimizer: Any,
+    *,
+    renormalize: bool = True,
+    axis_name: Any = None,
+) -> Any:
     """An optimizer on gradients made orthogonal to the weights of their leaf.
 
     A leaf of one entry has no orthogonal direction and passes as it is. A gradient that is
@@ -29,6 +35,7 @@ def orthograd(optimizer: Any, *, renormalize: bool = True) -> Any:
     Args:
       optimizer: any transformation; `update` needs params.
       renormalize: give g⊥ the norm of g.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     Good for: networks that learn by heart and whose logits run away; not for problems where the
     size of the weights counts.
@@ -41,15 +48,15 @@ def orthograd(optimizer: Any, *, renormalize: bool = True) -> Any:
     """
 
     def project(g: jax.Array, p: jax.Array) -> jax.Array:
-        if g.size < 2:
+        if math.prod(reductions.whole_shape(g, axis_name)) < 2:
             return g
-        over = reciprocal(tree.weak(reductions.norm([p])))
+        over = reciprocal(tree.weak(reductions.norm([p], axis_name)))
         inner = lambda g, p, over: jnp.real(jnp.conj(over * p) * g)
         across = lambda g, p, along, over: g - along * (over * p)
-        along = reductions.total([recompute(inner, g, p, over)], None)
+        along = reductions.total([recompute(inner, g, p, over)], axis_name)
         words = (g, p, along, over)
-        before = tree.weak(reductions.norm([g]))
-        after = tree.weak(reductions.norm([recompute(across, *words)]))
+        before = tree.weak(reductions.norm([g], axis_name))
+        after = tree.weak(reductions.norm([recompute(across, *words)], axis_name))
         noise = 4 * float(jnp.finfo(g.dtype).eps) * before
         ratio = before * reciprocal(after) if renormalize else 1.0
         return jnp.where(after > noise, ratio, 0.0) * across(*words)

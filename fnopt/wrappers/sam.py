@@ -97,6 +97,7 @@ def sam(
     batch_axis_name: Any = None,
     *,
     rho: NonNegative = 0.05,
+    axis_name: Any = None,
 ) -> Any:
     """An optimizer on gradients from the worst point within ρ.
 
@@ -114,6 +115,7 @@ def sam(
         bfloat16, None in the place of leaves that are not float arrays.
       batch_axis_name: the mesh axes to average `grad_fn`'s gradients over.
       rho: ρ ≥ 0, how far uphill, if `adv_optimizer` is None.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     Memory: one value per parameter, none in the opaque form; the optimizer's and the adversary's.
     Source: Foret et al. 2020, arXiv 2010.01412.
@@ -123,19 +125,19 @@ def sam(
     """
     adversary = adv_optimizer
     if adversary is None:
-        adversary = chain(normalize_by_update_norm(eps=0.0), scale(-rho)).rule
+        adversary = chain(normalize_by_update_norm(eps=0.0, axis_name=axis_name), scale(-rho)).rule
     return _sharpness_aware(
         "sam", optimizer, adversary, sync_period, reset_state, opaque_mode, batch_axis_name
     )
 
 
-def _adaptive(rho: Any, eta: Any) -> Rule:
+def _adaptive(rho: Any, eta: Any, axis_name: Any) -> Rule:
     def update(updates: Any, state: Any, params: Any) -> Any:
         def scaled(u: jax.Array, p: jax.Array) -> jax.Array:
             return (jnp.abs(p) + eta) * tree.saturate(u)
 
         size = tree.map(scaled, updates, params)
-        factor = -rho * reciprocal(tree.weak(reductions.whole_norm(size)))
+        factor = -rho * reciprocal(tree.weak(reductions.whole_norm(size, axis_name)))
         step = tree.map(lambda s, p: (jnp.abs(p) + eta) * (factor * s), size, params)
         return step, state
 
@@ -151,6 +153,7 @@ def asam(
     sync_period: int = 2,
     opaque_mode: bool = False,
     batch_axis_name: Any = None,
+    axis_name: Any = None,
 ) -> Any:
     """`sam` with a neighbourhood in proportion to the weights, so that scaling a layer is nothing.
 
@@ -161,6 +164,7 @@ def asam(
       sync_period: as in `sam`.
       opaque_mode: as in `sam`.
       batch_axis_name: as in `sam`.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     Memory: one value per parameter, none in the opaque form, and the optimizer's.
     Source: Kwon et al. 2021, arXiv 2102.11600.
@@ -168,7 +172,7 @@ def asam(
     Raises:
       ValueError: for a period below 1.
     """
-    adversary = _adaptive(rho, eta)
+    adversary = _adaptive(rho, eta, axis_name)
     return _sharpness_aware(
         "asam", optimizer, adversary, sync_period, True, opaque_mode, batch_axis_name
     )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from fnopt import leaves, splits, tree
+from fnopt import leaves, reductions, splits, tree
 from fnopt.splits import like, parts, sharding_of
 from fnopt.tree import PyTree
 
@@ -96,7 +96,12 @@ def _put_split(leaf: Any, target: Any, anchor: Any) -> Any:
 
 
 def _tied(leaf: Any, anchor: Any) -> Any:
-    """The leaf, in a program that reads the parameter and so runs on its devices."""
+    """The leaf, in a program that reads the parameter and so runs on its devices.
+
+    Inside `shard_map` a leaf that is the same on each device stays so.
+    """
+    if reductions.varying(anchor) - reductions.varying(leaf):
+        return leaf
     return jnp.where(jnp.any(_never(anchor)), jnp.zeros_like(leaf), leaf)
 
 

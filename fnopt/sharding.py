@@ -117,7 +117,11 @@ def scattered_value_and_grad(
       has_aux: whether the loss comes with a tree of other results, of which the mean is given.
 
     Returns:
-      (params, *batch) -> (loss, gradients), or ((loss, aux), gradients).
+      (params, *batch) -> (loss, gradients), or ((loss, aux), gradients), the gradients in the
+      params' shapes and dtypes.
+
+    Raises:
+      ValueError: the params' mesh has no such axis, or a plan is needed, as `zero` has it.
     """
     plan = axis if isinstance(axis, ZeroPlan) else None
     name = axis.axis if isinstance(axis, ZeroPlan) else axis

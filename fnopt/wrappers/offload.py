@@ -22,7 +22,8 @@ def offload(optimizer: Any) -> Any:
         state = fnopt.init_sharded(optimizer, params, memory_kind="pinned_host")
 
     Args:
-      optimizer: any optimizer, also one in `zero`.
+      optimizer: any optimizer, also one in `zero`. JAX 0.8 cannot compile this for several CPU
+        devices; 0.10 and 0.12 can.
 
     Memory: the optimizer's; on the device none between steps.
     Source: Ren et al. 2021, arXiv 2101.06840.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from fnopt import leaves, reductions, splits, tree
+from fnopt import leaves, mesh_axes, splits, tree
 from fnopt.splits import like, parts, sharding_of
 from fnopt.tree import PyTree
 
@@ -100,7 +100,7 @@ def _tied(leaf: Any, anchor: Any) -> Any:
 
     Inside `shard_map` a leaf that is the same on each device stays so.
     """
-    if reductions.varying(anchor) - reductions.varying(leaf):
+    if mesh_axes.varying(anchor) - mesh_axes.varying(leaf):
         return leaf
     return jnp.where(jnp.any(_never(anchor)), jnp.zeros_like(leaf), leaf)
 

@@ -5,68 +5,17 @@ What `fnopt.tree` says entry by entry, this says of all entries together.
 
 from __future__ import annotations
 
-import contextvars
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fnopt import meetings, mesh_axes
 from fnopt import tree as trees
 from fnopt.tree import PyTree
-
-# Mesh axes inside `shard_map`
-
-
-def varying(x: Any) -> frozenset[Any]:
-    """The axes of a `shard_map` that an array's values differ over, as far as its type tells."""
-    kind = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)
-    manual = getattr(kind, "manual_axis_type", None)
-    return frozenset(getattr(kind, "vma", None) or () if manual is None else manual.varying)
-
-
-def vary(x: jax.Array, axes: frozenset[Any]) -> jax.Array:
-    """x with the type of values that differ over these axes of a `shard_map` too.
-
-    What starts a loop or ends a branch must have it where the other step or branch has.
-    """
-    missing = tuple(axes - varying(x))
-    if not missing:
-        return x
-    if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(x, missing, to="varying")
-    return vars(jax.lax)["pvary"](x, missing)  # its name in JAX 0.8
-
-
-def split_axes(x: Any, axis_name: Any) -> tuple[Any, ...]:
-    """Those of some mesh axes that x is split over, so that a sum of it has parts elsewhere.
-
-    Where `shard_map` checks what varies, as it does by default, what every device has whole is
-    not split. Under `check_vma=False` and in `pmap` types do not tell: then x is split over all.
-    """
-    if axis_name is None:
-        return ()
-    names = tuple(axis_name) if isinstance(axis_name, tuple | list) else (axis_name,)
-    return tuple(n for n in names if n in varying(x) or n not in varying(jax.lax.axis_index(n)))
-
-
-def _parts(x: jax.Array, axis_name: Any) -> int:
-    return math.prod(jax.lax.axis_size(name) for name in split_axes(x, axis_name))
-
-
-def whole_shape(x: jax.Array, axis_name: Any) -> tuple[int, ...]:
-    """The shape of the leaf that x is a part of, split along the first dimension."""
-    return (x.shape[0] * _parts(x, axis_name), *x.shape[1:]) if x.ndim else ()
-
-
-def _over(collective: Callable[..., jax.Array], x: jax.Array, axes: tuple[Any, ...]) -> jax.Array:
-    return collective(x, axes) if axes else x
-
-
-# Sums and norms
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -102,7 +51,7 @@ def _by_axes(terms: Sequence[Any], axes: Axes) -> dict[tuple[Any, ...], list[Any
 def _sum_over(terms: Sequence[jax.Array], axes: Axes, add: Any = _plain_sum_of) -> jax.Array:
     """Σ of the leaves' scalars, each over its leaf's mesh axes."""
     groups = _by_axes(terms, axes).items()
-    return _sum([_over(jax.lax.psum, add(group), names) for names, group in groups])
+    return _sum([mesh_axes.across(jax.lax.psum, add(group), names) for names, group in groups])
 
 
 def _double_norm(leaves: Sequence[jax.Array], axes: Axes) -> jax.Array:
@@ -117,7 +66,8 @@ def _scaled_norm(leaves: Sequence[jax.Array], axes: Axes) -> jax.Array:
     sizes = [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in leaves]
     groups = _by_axes(sizes, axes).items()
     largest = functools.reduce(
-        jnp.maximum, [_over(jax.lax.pmax, jnp.stack(group).max(), names) for names, group in groups]
+        jnp.maximum,
+        [mesh_axes.across(jax.lax.pmax, jnp.stack(group).max(), names) for names, group in groups],
     )
     finite = (largest > 0) & (largest < jnp.inf)
     divisor = jnp.where(finite, largest, jnp.ones_like(largest))
@@ -172,26 +122,28 @@ def norm(tree: PyTree, axis_name: Any = None) -> jax.Array:
     One pass in float64 accumulators (on a TPU, which has none, two passes in float32), so that
     neither 1e20 nor 1e-30 is lost and ten million equal entries add up; 0 for an empty tree, inf
     and NaN where an entry is. Its derivative at zero is zero. Inside `shard_map` or `pmap`,
-    `axis_name` names the mesh axes over which the tree is split, see `split_axes`.
+    `axis_name` names the mesh axes over which the tree is split, see `mesh_axes.split_axes`.
     """
     leaves = [x for x in jax.tree.leaves(tree) if x.size]
     if not leaves:
         return jnp.zeros((), jnp.float32)
-    return _norm(tuple(split_axes(x, axis_name) for x in leaves), leaves)
+    return _norm(tuple(mesh_axes.split_axes(x, axis_name) for x in leaves), leaves)
 
 
 def _scaled_axis_norm(x: jax.Array, axis: Any, over: tuple[Any, ...]) -> jax.Array:
-    largest = _over(jax.lax.pmax, jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0), over)
+    largest = mesh_axes.across(
+        jax.lax.pmax, jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0), over
+    )
     usual = (largest > float(jnp.finfo(largest.dtype).tiny)) & (largest < jnp.inf)
     divisor = jnp.where(usual, largest, jnp.ones_like(largest))
     scaled = trees.squared(x / divisor.astype(x.dtype))
-    total = _over(jax.lax.psum, jnp.sum(scaled, axis=axis, keepdims=True), over)
+    total = mesh_axes.across(jax.lax.psum, jnp.sum(scaled, axis=axis, keepdims=True), over)
     return divisor * jnp.sqrt(total)
 
 
 def _double_axis_norm(x: jax.Array, axis: Any, over: tuple[Any, ...]) -> jax.Array:
     with jax.enable_x64(True):
-        total = _over(jax.lax.psum, _double_square_sum(x, axis), over)
+        total = mesh_axes.across(jax.lax.psum, _double_square_sum(x, axis), over)
         return jax.lax.convert_element_type(jnp.sqrt(total), np.float32)
 
 
@@ -199,7 +151,7 @@ def _axes_of_parts(x: jax.Array, axis: Any, axis_name: Any) -> tuple[Any, ...]:
     """The mesh axes that a reduction over some axes of a leaf is over too: it lies along them
     where the first dimension is reduced."""
     reduced = [a % max(x.ndim, 1) for a in (axis if isinstance(axis, tuple) else (axis,))]
-    return split_axes(x, axis_name) if 0 in reduced or not x.ndim else ()
+    return mesh_axes.split_axes(x, axis_name) if 0 in reduced or not x.ndim else ()
 
 
 def axis_norm(x: jax.Array, axis: int | tuple[int, ...], axis_name: Any = None) -> jax.Array:
@@ -227,19 +179,19 @@ def _axis_norm_jvp(axis: Any, over: tuple[Any, ...], primals: Any, tangents: Any
     norm = _axis_norm(x, axis, over)
     divisor = _nonzero(norm).astype(x.dtype)
     dot = jnp.sum(jnp.real(jnp.conj(x / divisor) * dx), axis=axis, keepdims=True)
-    return norm, _over(jax.lax.psum, dot, over)
+    return norm, mesh_axes.across(jax.lax.psum, dot, over)
 
 
 def axis_mean(x: jax.Array, axis: int | tuple[int, ...], axis_name: Any = None) -> jax.Array:
     """The mean over some axes, kept with size 1; `axis_name` as in `axis_norm`."""
     over = _axes_of_parts(x, axis, axis_name)
-    return _over(jax.lax.pmean, jnp.mean(x, axis=axis, keepdims=True), over)
+    return mesh_axes.across(jax.lax.pmean, jnp.mean(x, axis=axis, keepdims=True), over)
 
 
 def axis_max(x: jax.Array, axis: int | tuple[int, ...], axis_name: Any = None) -> jax.Array:
     """The largest over some axes, at least 0, kept with size 1; `axis_name` as in `axis_norm`."""
     over = _axes_of_parts(x, axis, axis_name)
-    return _over(jax.lax.pmax, jnp.max(x, axis=axis, keepdims=True, initial=0.0), over)
+    return mesh_axes.across(jax.lax.pmax, jnp.max(x, axis=axis, keepdims=True, initial=0.0), over)
 
 
 def reduced_zeros(x: jax.Array, axis: int | tuple[int, ...], axis_name: Any = None) -> jax.Array:
@@ -247,7 +199,7 @@ def reduced_zeros(x: jax.Array, axis: int | tuple[int, ...], axis_name: Any = No
     axes = [a % max(x.ndim, 1) for a in (axis if isinstance(axis, tuple) else (axis,))]
     shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
     zeros = jnp.zeros(shape, jnp.finfo(x.dtype).dtype)
-    return vary(zeros, varying(x) - {*_axes_of_parts(x, axis, axis_name)})
+    return mesh_axes.vary(zeros, mesh_axes.varying(x) - {*_axes_of_parts(x, axis, axis_name)})
 
 
 def _double_total(leaves: list[jax.Array]) -> jax.Array:
@@ -281,9 +233,9 @@ def total(terms: Any, axis_name: Any) -> Any:
     most terms before a sum in float32).
     """
     found = [x for x in jax.tree.leaves(terms) if x.size]
-    groups = _by_axes(found, tuple(split_axes(x, axis_name) for x in found)).items()
-    sums = [_over(jax.lax.psum, _total(group), names) for names, group in groups]
-    return trees.weak(_shared(_sum(sums) if sums else jnp.zeros(()), _sum))
+    groups = _by_axes(found, tuple(mesh_axes.split_axes(x, axis_name) for x in found)).items()
+    sums = [mesh_axes.across(jax.lax.psum, _total(group), names) for names, group in groups]
+    return trees.weak(meetings.share(_sum(sums) if sums else jnp.zeros(()), _sum))
 
 
 def dot(a: PyTree, b: PyTree, axis_name: Any = None) -> Any:
@@ -293,61 +245,14 @@ def dot(a: PyTree, b: PyTree, axis_name: Any = None) -> Any:
 
 def rms(x: jax.Array, axis_name: Any = None) -> jax.Array:
     """√mean(|x|²) over a leaf, weakly typed; 0 for an empty one."""
-    whole = x.size * _parts(x, axis_name)
+    whole = x.size * mesh_axes.parts(x, axis_name)
     return trees.weak(norm([x], axis_name)) / max(whole, 1) ** 0.5
-
-
-# Reductions over all members of a partition
-
-_SEAT: contextvars.ContextVar[list[Any] | None] = contextvars.ContextVar("seat", default=None)
-"""While a member of a sharing partition runs: the results that it has still to be given."""
-
-
-class _Waits(Exception):
-    """Ends a member's run where it needs a reduction that the others have yet to take part in."""
-
-    def __init__(self, value: jax.Array, combine: Callable[[list[jax.Array]], jax.Array]):
-        self.value, self.combine = value, combine
 
 
 def _sum(parts: list[jax.Array]) -> jax.Array:
     return functools.reduce(jnp.add, parts)
 
 
-def _shared(value: jax.Array, combine: Callable[[list[jax.Array]], jax.Array]) -> jax.Array:
-    seat = _SEAT.get()
-    if seat is None:
-        return value
-    if seat:
-        return seat.pop(0)
-    raise _Waits(value, combine)
-
-
 def whole_norm(tree: PyTree, axis_name: Any = None) -> jax.Array:
     """`norm` of a whole tree: over all members of a partition that shares its reductions."""
-    return _shared(norm(tree, axis_name), norm)
-
-
-def meet(runs: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What each run returns, their reductions over the whole tree (`whole_norm`, `total`) shared.
-
-    A run is begun again each time that a reduction of it is known, and the first part of its
-    program is then a second copy, which the compiler leaves out. Runs that have fewer reductions
-    than others take no part in the rest.
-    """
-    results: list[Any] = [None] * len(runs)
-    waiting, known = list(range(len(runs))), list[Any]()
-    while waiting:
-        halted: list[tuple[int, _Waits]] = []
-        for i in waiting:
-            token = _SEAT.set(list(known))
-            try:
-                results[i] = runs[i]()
-            except _Waits as wait:
-                halted.append((i, wait))
-            finally:
-                _SEAT.reset(token)
-        waiting = [i for i, _ in halted]
-        if halted:
-            known.append(halted[0][1].combine([wait.value for _, wait in halted]))
-    return results
+    return meetings.share(norm(tree, axis_name), norm)

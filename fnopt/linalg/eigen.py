@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnopt import reductions
+from fnopt import mesh_axes
 
 HIGHEST = jax.lax.Precision.HIGHEST
 """Of the products here: on accelerators the fast ones have too few digits for small eigenvalues."""
@@ -79,7 +79,7 @@ def power_iteration(
 
     av = jnp.matmul(a, v, precision=HIGHEST)
     now = value(v, av)
-    v = reductions.vary(v, reductions.varying(a))
+    v = mesh_axes.vary(v, mesh_axes.varying(a))
     _, v, _, now, _ = jax.lax.while_loop(
         moves, step, (jnp.zeros((), jnp.int32), v, av, now, jnp.full_like(now, jnp.inf))
     )

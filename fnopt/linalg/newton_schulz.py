@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from fnopt import reductions
+from fnopt import mesh_axes, reductions
 
 MUON = (3.4445, -4.7750, 2.0315)
 """p of five equal steps: steep at zero, the values end between 0.7 and 1.2."""
@@ -176,7 +176,7 @@ def _by_gram(x: jax.Array, triples: jax.Array, precision: Any, rows: Any, whole:
     gram = times(x, jnp.conj(x.mT))
     one = jnp.broadcast_to(jnp.eye(gram.shape[-1], dtype=gram.dtype), gram.shape)
     one = one if rows is None else jax.sharding.reshard(one, rows)
-    one = reductions.vary(one, reductions.varying(gram))
+    one = mesh_axes.vary(one, mesh_axes.varying(gram))
 
     def polynomial(gram: jax.Array, triple: jax.Array) -> jax.Array:
         return triple[0] * one + triple[1] * gram + triple[2] * times(gram, gram)

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import tree
+from fnopt import mesh_axes, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import LearningRate, NonNegative
 from fnopt.linalg.low_rank import (
@@ -81,7 +81,7 @@ def scale_by_galore(
         def renewed(g: jax.Array, last: Any) -> Any:
             if last is None:
                 return None
-            return jax.lax.cond(due, lambda: principal_basis(g, last), lambda: last)
+            return mesh_axes.cond(due, lambda: principal_basis(g, last), lambda: last)
 
         basis = tree.map(renewed, updates, state.basis)
         low = tree.map(lambda g, b: g if b is None else project(g, b), updates, basis)

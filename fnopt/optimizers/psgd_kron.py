@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import reductions, tree
+from fnopt import mesh_axes, reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Bound, Decay, Fraction, Initial, LearningRate, NonNegative
 from fnopt.linalg.blocks import as_placed
@@ -218,7 +218,7 @@ def scale_by_psgd_kron(
 
             return map_stacks(kernel, view, (matrices,), old)[1]
 
-        kept = jax.lax.cond(due, renewed, lambda: old)
+        kept = mesh_axes.cond(due, renewed, lambda: old)
         kept = as_placed(kept, old)
         turned = map_stacks(whiten, view, (ahead,), (kept[0],))[0][0]
         kept = jax.tree.map(beside, kept, before)

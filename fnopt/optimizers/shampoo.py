@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import reductions, tree
+from fnopt import mesh_axes, reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, Fraction, LearningRate, NonNegative
 from fnopt.linalg.blocks import as_placed, cut, join, sides
@@ -205,7 +205,7 @@ def scale_by_shampoo(
             given = (factors, state.roots)
             return map_stacks(renew, view, (updates,), given, apart=True)[1][0]
 
-        roots = as_placed(jax.lax.cond(due, renewed, lambda: state.roots), state.roots)
+        roots = as_placed(mesh_axes.cond(due, renewed, lambda: state.roots), state.roots)
         turned = map_stacks(turn, view, (graft, ahead), (roots,), apart=True)[0][0]
         new = None if no_mean else mu, None if no_square else nu
         return turned, ShampooState(t, *new, factors, roots)

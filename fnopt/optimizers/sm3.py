@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import reductions, tree
+from fnopt import mesh_axes, reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.fusion import recompute
 from fnopt.hyperparameters import Decay, Fraction, LearningRate, NonNegative
@@ -91,7 +91,7 @@ def scale_by_sm3(
             # computed again for each reader, so that ν is never stored
             one = v if jnp.iscomplexobj(g) else recompute(again, g, most, old[name], *rest)
             largest = reductions.axis_max(one, over, axis_name) if over else v
-            new[name] = reductions.vary(largest, reductions.varying(old[name]))
+            new[name] = mesh_axes.vary(largest, mesh_axes.varying(old[name]))
         u = tree.saturate(g) / tree.sqrt(v + eps)
         m = u if m is None else b1 * m + (1 - b1) * u
         return m, new, m

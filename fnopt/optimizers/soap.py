@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import reductions, tree
+from fnopt import mesh_axes, reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
 from fnopt.linalg.blocks import as_placed
@@ -227,7 +227,7 @@ def scale_by_soap(
             factors = as_placed(held[0], state.factors)
             cases = [lambda: (tuple(moments), state.bases), renew(first_bases), renew(next_bases)]
             due = jnp.where((count - 1) % precondition_frequency == 0, 2, 0)
-            moments, bases = jax.lax.switch(jnp.where(count == 1, 1, due), cases)
+            moments, bases = mesh_axes.switch(jnp.where(count == 1, 1, due), cases)
         mu = None if no_mean else as_placed(together(moments[1], alone[1], view), mu)
         nu = as_placed(together(moments[0], alone[2], view), state.nu)
         bases = as_placed(bases, state.bases)

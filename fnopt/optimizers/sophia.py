@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import tree
+from fnopt import mesh_axes, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative, Positive
 from fnopt.optimizers.adahessian import hutchinson
@@ -147,13 +147,15 @@ def scale_by_sophia(
         t = tree.increment(state.count)
         c1 = tree.debias(b1, t) if bias_correction else 1.0
 
-        def renew(nu: Any, inner: Any) -> Any:
-            diagonal, inner = hessian_diagonal_fn.update(updates, inner, params, **extra_args)
+        def renew() -> Any:
+            diagonal, inner = hessian_diagonal_fn.update(
+                updates, state.hessian, params, **extra_args
+            )
             fresh = tree.map(lambda h: tree.saturate(jnp.real(h)), diagonal)
-            return tree.lerp(nu, fresh, b2), inner
+            return tree.lerp(state.nu, fresh, b2), inner
 
         due = state.count % update_interval == 0
-        nu, inner = jax.lax.cond(due, renew, lambda nu, inner: (nu, inner), state.nu, state.hessian)
+        nu, inner = mesh_axes.cond(due, renew, lambda: (state.nu, state.hessian))
 
         def step(g: jax.Array, m: jax.Array, h: jax.Array) -> tuple[jax.Array, jax.Array]:
             m = b1 * m + (1 - b1) * tree.saturate(g)

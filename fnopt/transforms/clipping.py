@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnopt import leaves, reductions, tree
+from fnopt import leaves, mesh_axes, reductions, tree
 from fnopt.core import gradient_transformation
 from fnopt.hyperparameters import Bound, Positive
 
@@ -115,7 +115,7 @@ def adaptive_grad_clip(
     """
 
     def bound(u: jax.Array, p: jax.Array) -> jax.Array:
-        axes = unit_axes(reductions.whole_shape(u, axis_name)) if axis is None else axis
+        axes = unit_axes(mesh_axes.whole_shape(u, axis_name)) if axis is None else axis
         size, weight = (reductions.axis_norm(x, axes, axis_name) for x in (u, p))
         most = clipping * jnp.maximum(weight, eps)
         return u * (most / jnp.maximum(size, most))

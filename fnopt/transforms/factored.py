@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnopt import reductions, tree
+from fnopt import mesh_axes, reductions, tree
 from fnopt.core import gradient_transformation
 from fnopt.fusion import recompute
 from fnopt.hyperparameters import NonNegative
@@ -35,7 +35,7 @@ class Factored(NamedTuple):
         """decay · v + gain · (|x|² + ε), of which only row and column means are kept."""
         if self.full is not None:
             return self._replace(full=decay * self.full + gain * (tree.squared(x) + eps))
-        d1, d0 = self.axes or largest_axes(reductions.whole_shape(x, self.axis_name))
+        d1, d0 = self.axes or largest_axes(mesh_axes.whole_shape(x, self.axis_name))
         rows = reductions.axis_mean(squares_for(x, self.row), d0, self.axis_name) + eps
         cols = reductions.axis_mean(squares_for(x, self.col), d1, self.axis_name) + eps
         row, col = decay * self.row + gain * rows, decay * self.col + gain * cols
@@ -56,7 +56,7 @@ class Factored(NamedTuple):
     def _factors(self, x: jax.Array) -> tuple[Any, Any, Any]:
         if self.full is not None:
             return self.full, None, float(jnp.finfo(self.full.dtype).tiny)
-        d1, _ = self.axes or largest_axes(reductions.whole_shape(x, self.axis_name))
+        d1, _ = self.axes or largest_axes(mesh_axes.whole_shape(x, self.axis_name))
         mean = reductions.axis_mean(self.row, d1, self.axis_name)
         return tree.sqrt(mean) / tree.sqrt(self.row), 1 / tree.sqrt(self.col), None
 
@@ -115,7 +115,7 @@ def factored_zeros(
             return jnp.zeros_like(p, dtype=real) if field == "full" else None
         if field == "full":
             return None
-        d1, d0 = axes or largest_axes(reductions.whole_shape(p, axis_name))
+        d1, d0 = axes or largest_axes(mesh_axes.whole_shape(p, axis_name))
         return reductions.reduced_zeros(p, d0 if field == "row" else d1, axis_name)
 
     row, col, full = (
@@ -128,7 +128,7 @@ def large_leaves(factored: bool, least: int, axis_name: Any = None) -> Callable[
     """Which leaves are factored: those whose two largest axes are `least` long or longer."""
 
     def is_large(p: jax.Array) -> bool:
-        shape = reductions.whole_shape(p, axis_name)
+        shape = mesh_axes.whole_shape(p, axis_name)
         return factored and p.ndim > 1 and p.size > 0 and sorted(shape)[-2] >= least
 
     return is_large

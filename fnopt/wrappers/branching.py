@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnopt import leaves, reductions
+from fnopt import leaves, mesh_axes
 
 
 def either(owner: str, condition: Any, run: Callable[[], Any], skip: Callable[[], Any]) -> Any:
@@ -26,17 +26,7 @@ def either(owner: str, condition: Any, run: Callable[[], Any], skip: Callable[[]
         return run() if condition else skip()
     wanted = jax.eval_shape(skip)
     conformed = lambda: leaves.conform(owner, run(), wanted)
-    if not any(reductions.varying(x) for x in jax.tree.leaves(wanted)):
-        return jax.lax.cond(condition, conformed, skip)
-    # inside shard_map both branches must vary over the same axes of the mesh
-    pairs = zip(jax.tree.leaves(wanted), jax.tree.leaves(jax.eval_shape(conformed)))
-    axes = [reductions.varying(a) | reductions.varying(b) for a, b in pairs]
-    return jax.lax.cond(condition, lambda: _vary(conformed(), axes), lambda: _vary(skip(), axes))
-
-
-def _vary(t: Any, axes: list[frozenset[Any]]) -> Any:
-    found, treedef = jax.tree.flatten(t)
-    return jax.tree.unflatten(treedef, [reductions.vary(x, a) for x, a in zip(found, axes)])
+    return mesh_axes.cond(condition, conformed, skip)
 
 
 def all_finite(*trees: Any, axis_name: Any = None) -> jax.Array:

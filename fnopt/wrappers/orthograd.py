@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnopt import reductions, tree
+from fnopt import mesh_axes, reductions, tree
 from fnopt.core import gradient_transformation
 from fnopt.fusion import recompute
 from fnopt.transforms.normalization import reciprocal
@@ -48,7 +48,7 @@ def orthograd(
     """
 
     def project(g: jax.Array, p: jax.Array) -> jax.Array:
-        if math.prod(reductions.whole_shape(g, axis_name)) < 2:
+        if math.prod(mesh_axes.whole_shape(g, axis_name)) < 2:
             return g
         over = reciprocal(tree.weak(reductions.norm([p], axis_name)))
         inner = lambda g, p, over: jnp.real(jnp.conj(over * p) * g)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import masks, reductions, tree
+from fnopt import masks, meetings, tree
 from fnopt.core import gradient_transformation, is_stateless
 from fnopt.rule import Rule, routed
 from fnopt.wrappers.masking import FROZEN, PASSED, masked_extras
@@ -57,7 +57,7 @@ def _split(
             return lambda: rule.update(mine, state.inner.get(label, ()), seen, **extras)
 
         runs = [run(label, rule) for label, rule in rules.items()]
-        results = reductions.meet(runs) if shared else [one() for one in runs]
+        results = meetings.meet(runs) if shared else [one() for one in runs]
         streams = {k: iter(jax.tree.leaves(new)) for k, (new, _) in zip(rules, results)}
         old = treedef.flatten_up_to(updates)
         merged = [

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import tree
+from fnopt import mesh_axes, tree
 from fnopt.linalg.low_rank import beside
 from fnopt.tree import PyTree
 
@@ -50,14 +50,16 @@ class View:
     """How a leaf is read as `batch` matrices of rows × columns, the shorter side first.
 
     Attributes:
-      shape: of the leaf.
+      shape: of the leaf, the whole one if this device has a part of it.
       inputs: its axes that are the matrices' inputs.
       outputs: its axes that are their outputs.
+      over: the mesh axes of a `shard_map` over which its first axis is split, if matrices are.
     """
 
     shape: tuple[int, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    over: tuple[Any, ...] = ()
 
     @functools.cached_property
     def others(self) -> tuple[int, ...]:
@@ -97,20 +99,26 @@ class View:
         return self.fan_in < self.fan_out
 
     def stack(self, x: jax.Array) -> jax.Array:
-        """The leaf as (batch, rows, columns), whole on every device of an explicit mesh."""
-        x = _whole(x)
+        """The leaf as (batch, rows, columns), whole on every device of an explicit mesh, and of
+        a `shard_map` that it is split in."""
+        x = mesh_axes.whole(_whole(x), self.over)
         order = self._order
         if order != tuple(range(x.ndim)):
             x = jnp.transpose(x, order)
         return x.reshape(self.batch, self.rows, self.columns)
 
     def unstack(self, stack: jax.Array, like: jax.Array | None = None) -> jax.Array:
-        """The leaf again, split over an explicit mesh as `like` is."""
+        """The leaf again, or this device's part; split over an explicit mesh as `like` is."""
         order = self._order
         x = stack.reshape([self.shape[i] for i in order])
         if order != tuple(range(x.ndim)):
             x = jnp.transpose(x, sorted(range(x.ndim), key=order.__getitem__))
+        x = mesh_axes.part(x, self.over)
         return x if like is None else beside(x, like)
+
+    def vary(self, x: jax.Array, leaf: jax.Array) -> jax.Array:
+        """What is kept of the matrices, with the type of values that differ where matrices do."""
+        return mesh_axes.vary(x, mesh_axes.varying(leaf) - {*self.over})
 
     @property
     def _order(self) -> tuple[int, ...]:
@@ -129,7 +137,13 @@ def _whole(x: jax.Array) -> jax.Array:
     return jax.sharding.reshard(x, jax.sharding.NamedSharding(place.mesh, jax.P()))
 
 
-def view(leaf: Any, numbers: Any = None, layout: str = "in_out", path: str = "a leaf") -> View:
+def view(
+    leaf: Any,
+    numbers: Any = None,
+    layout: str = "in_out",
+    path: str = "a leaf",
+    axis_name: Any = None,
+) -> View:
     """The view of one leaf; a vector is a matrix of one row, a scalar one of one entry.
 
     Args:
@@ -137,11 +151,20 @@ def view(leaf: Any, numbers: Any = None, layout: str = "in_out", path: str = "a 
       numbers: its `MatrixDimensionNumbers`; None for those of its number of dimensions.
       layout: "in_out" or "out_in", where there are no numbers.
       path: of the leaf, for errors.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each
+        along its first dimension. If that is one of a batch, each device has matrices of its own.
 
     Raises:
       ValueError: axes that the leaf does not have, or one named twice.
     """
-    shape = tuple(leaf.shape)
+    seen = _view(tuple(leaf.shape), numbers, layout, path)
+    over = mesh_axes.split_axes(leaf, axis_name) if seen.shape and 0 not in seen.others else ()
+    if not over:
+        return seen
+    return dataclasses.replace(seen, shape=mesh_axes.whole_shape(leaf, axis_name), over=over)
+
+
+def _view(shape: tuple[int, ...], numbers: Any, layout: str, path: str) -> View:
     n = len(shape)
     if numbers is None:
         if n < 2:
@@ -185,7 +208,12 @@ def numbers_of(numbers: Any, params: PyTree, name: str) -> dict[str, Any]:
 
 
 def views(
-    params: PyTree, dimension_numbers: Any = None, layout: str = "in_out", *, vectors: bool = False
+    params: PyTree,
+    dimension_numbers: Any = None,
+    layout: str = "in_out",
+    *,
+    vectors: bool = False,
+    axis_name: Any = None,
 ) -> PyTree:
     """A View for each leaf of two or more dimensions, None for the others: what a rule reads.
 
@@ -196,6 +224,7 @@ def views(
       dimension_numbers: as `choices` of `hidden_matrices` takes them.
       layout: "in_out" or "out_in".
       vectors: read a vector as a matrix of one row, and a scalar as one of one entry.
+      axis_name: as in `view`.
     """
     least = 0 if vectors else 2
     pairs, treedef = jax.tree_util.tree_flatten_with_path(params)
@@ -204,5 +233,6 @@ def views(
     for keys, x in pairs:
         path = tree.path_name(keys)
         taken = x.size and (x.ndim >= least if given is None else path in given)
-        found.append(view(x, given and given[path], layout, path) if taken else None)
+        numbers = given and given[path]
+        found.append(view(x, numbers, layout, path, axis_name) if taken else None)
     return jax.tree.unflatten(treedef, found)

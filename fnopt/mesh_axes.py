@@ -5,11 +5,13 @@ Leaves in parts are split along their first dimension.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 def varying(x: Any) -> frozenset[Any]:
@@ -52,6 +54,27 @@ def parts(x: jax.Array, axis_name: Any) -> int:
 def whole_shape(x: jax.Array, axis_name: Any) -> tuple[int, ...]:
     """The shape of the leaf that x is a part of, split along the first dimension."""
     return (x.shape[0] * parts(x, axis_name), *x.shape[1:]) if x.ndim else ()
+
+
+def whole(x: jax.Array, axes: tuple[Any, ...]) -> jax.Array:
+    """The leaf that x is a part of, over these mesh axes, on each device."""
+    if not axes:
+        return x
+    if "to" in inspect.signature(jax.lax.all_gather).parameters:
+        return jax.lax.all_gather(x, axes, tiled=True, to="invarying")
+    total = jax.lax.psum(1, axes) * x.shape[0]  # JAX 0.8
+    empty = vary(jnp.zeros((total, *x.shape[1:]), x.dtype), varying(x))
+    start = jax.lax.axis_index(axes) * x.shape[0]
+    return jax.lax.psum(jax.lax.dynamic_update_slice_in_dim(empty, x, start, 0), axes)
+
+
+def part(x: jax.Array, axes: tuple[Any, ...]) -> jax.Array:
+    """This device's part of a whole leaf that is split over these mesh axes."""
+    if not axes:
+        return x
+    size = x.shape[0] // math.prod(map(jax.lax.axis_size, axes))
+    start = jax.lax.axis_index(axes) * size
+    return jax.lax.dynamic_slice_in_dim(x, start, size, allow_negative_indices=False)
 
 
 def across(collective: Callable[..., jax.Array], x: jax.Array, axes: tuple[Any, ...]) -> jax.Array:

@@ -162,13 +162,18 @@ PARTS_OF_THESE = {
 }
 
 
+# In tests/optimizers/test_in_parts.py.
+MATRICES = {"adamuon", "dion", "mars_muon", "muon", "normuon", "psgd_kron", "scion", "shampoo", "soap"}
+MATRICES |= {"muon_clip", "clip_attention_logits", "scale_by_muon", "scale_by_scion"}
+
+
 def test_every_factory_that_is_told_of_parts_is_looked_at():
     told = {
         name
         for name, factory in factories(fnopt).items()
         if "axis_name" in inspect.signature(factory).parameters
     }
-    assert told == {*IN_PARTS, *PARTS_OF_THESE}
+    assert told == {*IN_PARTS, *PARTS_OF_THESE, *MATRICES}
 
 
 def run_in_parts(name, params, gradients, split=SPLIT, **how):

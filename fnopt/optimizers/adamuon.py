@@ -58,6 +58,7 @@ def scale_by_adamuon(
     layout: str = "in_out",
     ns_dtype: Any = None,
     dimension_numbers: Any = None,
+    axis_name: Any = None,
 ) -> Any:
     """u ← 0.2 √(mn) Ô / ‖Ô‖. A vector is a matrix of one row. See `adamuon`.
 
@@ -81,7 +82,7 @@ def scale_by_adamuon(
         return (size * reciprocal(reductions.axis_norm(o, (-2, -1))) * o, v), ()
 
     def update(updates: Any, state: AdaMuonState) -> Any:
-        seen = views(updates, dimension_numbers, layout, vectors=True)
+        seen = views(updates, dimension_numbers, layout, vectors=True, axis_name=axis_name)
         mu, signs = tree.map(momentum, updates, state.mu, outputs=2)
         with jax.numpy_dtype_promotion("standard"):  # a complex O meets its real square
             (turned, nu), _ = map_stacks(kernel, seen, (signs, state.nu))
@@ -107,6 +108,7 @@ def adamuon(
     ns_dtype: Any = None,
     dimension_numbers: Any = None,
     fallback: GradientTransformation | None = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """AdaMuon on hidden matrices, Adam or another optimizer on the other leaves.
 
@@ -127,6 +129,8 @@ def adamuon(
       ns_dtype: of Newton-Schulz's arithmetic; None for float32.
       dimension_numbers: which leaves are matrices, and their axes.
       fallback: the optimizer of the other leaves; None for `adam(3e-4, b2=0.95, eps=1e-10)`.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     >>> import fnopt
     >>> fnopt.adamuon(1e-3, weight_decay=0.1).name
@@ -144,6 +148,7 @@ def adamuon(
             layout=layout,
             ns_dtype=ns_dtype,
             dimension_numbers=dimension_numbers,
+            axis_name=axis_name,
         ),
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),

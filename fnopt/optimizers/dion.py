@@ -70,6 +70,7 @@ def scale_by_dion(
     scale: str = "spectral",
     layout: str = "in_out",
     dimension_numbers: Any = None,
+    axis_name: Any = None,
 ) -> Any:
     """u ← sPQᵀ. A vector is a matrix of one row. See `dion`.
 
@@ -84,7 +85,7 @@ def scale_by_dion(
         )
 
     def seen_as(params: Any) -> Any:
-        return views(params, dimension_numbers, layout, vectors=True)
+        return views(params, dimension_numbers, layout, vectors=True, axis_name=axis_name)
 
     def init(params: Any) -> DionState:
         def draw(p: jax.Array, view: View | None) -> Any:
@@ -92,7 +93,7 @@ def scale_by_dion(
                 return None
             r = math.ceil(rank_fraction * view.rows) if rank is None else min(rank, view.rows)
             normal = jax.random.normal(key, (view.fan_in, r), jnp.finfo(p.dtype).dtype)
-            return jnp.tile(normal.astype(p.dtype), (view.batch, 1, 1))
+            return view.vary(jnp.tile(normal.astype(p.dtype), (view.batch, 1, 1)), p)
 
         return DionState(tree.zeros_like(params), jax.tree.map(draw, params, seen_as(params)))
 
@@ -140,6 +141,7 @@ def dion(
     layout: str = "in_out",
     dimension_numbers: Any = None,
     fallback: GradientTransformation | None = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """Dion on hidden matrices, Adam or another optimizer on the other leaves.
 
@@ -158,6 +160,8 @@ def dion(
       layout: "in_out" or "out_in".
       dimension_numbers: which leaves are matrices, and their axes.
       fallback: the optimizer of the other leaves; None for `adam(3e-4, b2=0.95, eps=1e-10)`.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     >>> import fnopt
     >>> fnopt.dion(0.01, rank_fraction=0.25).name
@@ -173,6 +177,7 @@ def dion(
             scale=scale,
             layout=layout,
             dimension_numbers=dimension_numbers,
+            axis_name=axis_name,
         ),
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),

@@ -60,7 +60,8 @@ def correct(
         return g + factor * (g - last)
 
     c = recompute(raw, g, last, factor, largest_root(g))
-    norm = reductions.axis_norm(c, axes) if axes else tree.weak(reductions.norm([c], axis_name))
+    whole = lambda: tree.weak(reductions.norm([c], axis_name))
+    norm = reductions.axis_norm(c, axes, axis_name) if axes else whole()
     g, last = tree.saturate(g), tree.saturate(last)
     return (1 / jnp.maximum(norm, 1.0)) * (g + factor * (g - last))
 

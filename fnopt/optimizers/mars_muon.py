@@ -56,6 +56,7 @@ def scale_by_mars_muon(
     layout: str = "in_out",
     ns_dtype: Any = None,
     dimension_numbers: Any = None,
+    axis_name: Any = None,
 ) -> Any:
     """u ← sO of the mean of c. A vector is a matrix of one row. See `mars_muon`.
 
@@ -70,7 +71,7 @@ def scale_by_mars_muon(
     def momentum(others: tuple[int, ...], g: jax.Array, m: jax.Array, last: jax.Array) -> Any:
         """u, m and g of leaves that have these axes of a batch."""
         axes = tuple(i for i in range(g.ndim) if i not in others) if others else None
-        c = correct(g, last, gamma * beta / (1 - beta), axes)
+        c = correct(g, last, gamma * beta / (1 - beta), axes, axis_name)
         m = beta * m + (1 - beta) * c
         return beta * m + (1 - beta) * c if nesterov else m, m, overwrite_after(g, m)
 
@@ -78,7 +79,7 @@ def scale_by_mars_muon(
         return (orthogonalize(stacks[0], ns_steps, ns_coeffs, dtype=ns_dtype),), ()
 
     def update(updates: Any, state: MarsMuonState) -> Any:
-        seen = views(updates, dimension_numbers, layout, vectors=True)
+        seen = views(updates, dimension_numbers, layout, vectors=True, axis_name=axis_name)
         ahead, mu, last = by_batch(momentum, seen, updates, state.mu, state.last)
         (turned,), _ = map_stacks(kernel, seen, (ahead,))
         return scaled(turned, seen, scale), MarsMuonState(mu, last)
@@ -118,6 +119,7 @@ def mars_muon(
     ns_dtype: Any = None,
     dimension_numbers: Any = None,
     fallback: GradientTransformation | None = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """MARS-M on hidden matrices, Adam or another optimizer on the other leaves.
 
@@ -138,6 +140,8 @@ def mars_muon(
       ns_dtype: of Newton-Schulz's arithmetic; None for float32.
       dimension_numbers: which leaves are matrices, and their axes.
       fallback: the optimizer of the other leaves; None for `adam(3e-4, b2=0.95, eps=1e-10)`.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     >>> import fnopt
     >>> fnopt.mars_muon(1e-3, weight_decay=0.1).name
@@ -155,6 +159,7 @@ def mars_muon(
             layout=layout,
             ns_dtype=ns_dtype,
             dimension_numbers=dimension_numbers,
+            axis_name=axis_name,
         ),
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),

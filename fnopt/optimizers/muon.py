@@ -77,6 +77,7 @@ def scale_by_muon(
     layout: str = "in_out",
     ns_dtype: Any = None,
     dimension_numbers: Any = None,
+    axis_name: Any = None,
 ) -> Any:
     """u ← sO. A vector is a matrix of one row: it is divided by its norm. See `muon`.
 
@@ -96,7 +97,7 @@ def scale_by_muon(
         return (orthogonalize(stacks[0], ns_steps, ns_coeffs, dtype=ns_dtype),), ()
 
     def update(updates: Any, state: MuonState) -> Any:
-        seen = views(updates, dimension_numbers, layout, vectors=True)
+        seen = views(updates, dimension_numbers, layout, vectors=True, axis_name=axis_name)
         mu, ahead = tree.map(momentum, updates, state.mu, outputs=2)
         (turned,), _ = map_stacks(kernel, seen, (ahead,))
         return scaled(turned, seen, scale), MuonState(mu)
@@ -120,6 +121,7 @@ def muon(
     ns_dtype: Any = None,
     dimension_numbers: Any = None,
     fallback: GradientTransformation | None = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """Muon on hidden matrices, Adam or another optimizer on the other leaves.
 
@@ -141,6 +143,8 @@ def muon(
         `MatrixDimensionNumbers`, with None for the fallback's leaves, or a function of the params
         that returns one; None to read it off paths and shapes, see `matrix_report`.
       fallback: the optimizer of the other leaves; None for `adam(3e-4, b2=0.95, eps=1e-10)`.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Raises:
       ValueError: an unknown scale, layout or sequence, or dimension numbers that do not fit.
@@ -160,6 +164,7 @@ def muon(
             layout=layout,
             ns_dtype=ns_dtype,
             dimension_numbers=dimension_numbers,
+            axis_name=axis_name,
         ),
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),

@@ -28,7 +28,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnopt import tree
+from fnopt import mesh_axes, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, Fraction, LearningRate, NonNegative, Positive
 from fnopt.leaves import is_inexact
@@ -63,6 +63,7 @@ def head_factors(
     *,
     layout: str = "in_out",
     heads_axis: int | None = None,
+    axis_name: Any = None,
 ) -> Any:
     """γ^α for each query, γ^(1−α) for each key, 1s in the place of axes without heads; None for
     leaves that are neither. See `qk_clip`."""
@@ -93,10 +94,13 @@ def head_factors(
         gamma = threshold / jnp.where(over, s, threshold)
         turned = layout == "out_in" and x.ndim > s.ndim
         axis = (-2 if turned else -1) if heads_axis is None else heads_axis
-        found[i] = _factor(path, x.shape, gamma ** powers[0], axis)
-        if outputs.setdefault(at, x.shape[axis]) != x.shape[axis]:
+        shape = mesh_axes.whole_shape(x, axis_name)
+        factor = _factor(path, shape, gamma ** powers[0], axis)
+        cut = mesh_axes.split_axes(x, axis_name) if factor.shape[0] > 1 else ()
+        found[i] = mesh_axes.part(factor, cut)
+        if outputs.setdefault(at, shape[axis]) != shape[axis]:
             raise ValueError(
-                f"qk_clip: {path} of shape {tuple(x.shape)} has {x.shape[axis]} outputs, not "
+                f"qk_clip: {path} of shape {shape} has {shape[axis]} outputs, not "
                 f"{outputs[at]} as others of {at!r}; for keys that heads share say alpha=1"
             )
     if given.keys() - seen:
@@ -115,6 +119,7 @@ def qk_clip(
     *,
     layout: str = "in_out",
     heads_axis: int | None = None,
+    axis_name: Any = None,
 ) -> Any:
     """The params, with queries and keys scaled down in heads whose logits exceed the threshold.
 
@@ -130,6 +135,8 @@ def qk_clip(
       key: that of the keys.
       layout: "in_out" or "out_in"; a head is a run of outputs.
       heads_axis: where heads have an axis of their own, which: -2 of (in, heads, size).
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension; max_logits are then those of all heads, the same on each device.
 
     Raises:
       ValueError: logits that fit no projection, or a projection that they do not fit.
@@ -140,7 +147,15 @@ def qk_clip(
     Array([[0.5, 0.5, 1. , 1. ]], dtype=float32)
     """
     factors = head_factors(
-        params, max_logits, threshold, alpha, query, key, layout=layout, heads_axis=heads_axis
+        params,
+        max_logits,
+        threshold,
+        alpha,
+        query,
+        key,
+        layout=layout,
+        heads_axis=heads_axis,
+        axis_name=axis_name,
     )
 
     def clip(p: Any, factor: Any) -> Any:
@@ -161,6 +176,7 @@ def clip_attention_logits(
     *,
     layout: str = "in_out",
     heads_axis: int | None = None,
+    axis_name: Any = None,
 ) -> Any:
     """u ← fu + (f−1)θ, so that the next θ is f(θ + u), f the factors of `qk_clip`: stands last.
 
@@ -173,6 +189,7 @@ def clip_attention_logits(
       key: see `qk_clip`.
       layout: see `qk_clip`.
       heads_axis: see `qk_clip`.
+      axis_name: see `qk_clip`.
 
     Memory: none.
     """
@@ -187,7 +204,15 @@ def clip_attention_logits(
         if max_logits is None:
             return updates, state
         factors = head_factors(
-            params, max_logits, threshold, alpha, query, key, layout=layout, heads_axis=heads_axis
+            params,
+            max_logits,
+            threshold,
+            alpha,
+            query,
+            key,
+            layout=layout,
+            heads_axis=heads_axis,
+            axis_name=axis_name,
         )
         return tree.map(clip, updates, params, factors), state
 
@@ -215,6 +240,7 @@ def muon_clip(
     ns_dtype: Any = None,
     dimension_numbers: Any = None,
     fallback: GradientTransformation | None = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """MuonClip on hidden matrices, Adam or another optimizer on the other leaves.
 
@@ -240,6 +266,8 @@ def muon_clip(
       ns_dtype: of Newton-Schulz's arithmetic; None for float32.
       dimension_numbers: which leaves are matrices, and their axes.
       fallback: the optimizer of the other leaves; None for `adam(3e-4, b2=0.95, eps=1e-10)`.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension; max_logits are then those of all heads, the same on each device.
 
     >>> import jax.numpy as jnp
     >>> import fnopt
@@ -264,6 +292,9 @@ def muon_clip(
         ns_dtype=ns_dtype,
         dimension_numbers=dimension_numbers,
         fallback=fallback,
+        axis_name=axis_name,
     )
-    clip = clip_attention_logits(threshold, alpha, query, key, layout=layout, heads_axis=heads_axis)
+    clip = clip_attention_logits(
+        threshold, alpha, query, key, layout=layout, heads_axis=heads_axis, axis_name=axis_name
+    )
     return chain(rule, clip)

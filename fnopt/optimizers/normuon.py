@@ -54,9 +54,8 @@ class Neurons(NamedTuple):
 
 
 def _of_neurons(view: View) -> View:
-    return dataclasses.replace(
-        view, shape=tuple(1 if i in view.inputs else n for i, n in enumerate(view.shape))
-    )
+    shape = tuple(1 if i in view.inputs else n for i, n in enumerate(view.shape))
+    return dataclasses.replace(view, shape=shape, over=() if 0 in view.inputs else view.over)
 
 
 def _to_stack(v: jax.Array, view: View) -> Neurons:
@@ -88,6 +87,7 @@ def scale_by_normuon(
     layout: str = "in_out",
     ns_dtype: Any = None,
     dimension_numbers: Any = None,
+    axis_name: Any = None,
 ) -> Any:
     """u ← sÔ. A vector is the matrix of one neuron: it is divided by its norm. See `normuon`.
 
@@ -97,7 +97,7 @@ def scale_by_normuon(
     sequence(ns_coeffs, ns_steps)
 
     def seen_as(params: Any) -> Any:
-        return views(params, dimension_numbers, layout, vectors=True)
+        return views(params, dimension_numbers, layout, vectors=True, axis_name=axis_name)
 
     def each(f: Any, seen: Any, *trees: Any) -> Any:
         """f of a leaf's view and its leaves; None without a view."""
@@ -106,7 +106,8 @@ def scale_by_normuon(
 
     def init(params: Any) -> NorMuonState:
         def zeros(p: jax.Array, view: View) -> jax.Array:
-            return jnp.zeros(_of_neurons(view).shape, jnp.finfo(p.dtype).dtype)
+            shape = [1 if i in view.inputs else n for i, n in enumerate(p.shape)]
+            return jnp.zeros(shape, jnp.finfo(p.dtype).dtype)
 
         return NorMuonState(tree.zeros_like(params), each(zeros, seen_as(params), params))
 
@@ -154,6 +155,7 @@ def normuon(
     ns_dtype: Any = None,
     dimension_numbers: Any = None,
     fallback: GradientTransformation | None = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """NorMuon on hidden matrices, Adam or another optimizer on the other leaves.
 
@@ -175,6 +177,8 @@ def normuon(
       ns_dtype: of Newton-Schulz's arithmetic; None for float32.
       dimension_numbers: which leaves are matrices, and their axes.
       fallback: the optimizer of the other leaves; None for `adam(3e-4, b2=0.95, eps=1e-10)`.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     >>> import fnopt
     >>> fnopt.normuon(0.02, weight_decay=0.1).name
@@ -193,6 +197,7 @@ def normuon(
             layout=layout,
             ns_dtype=ns_dtype,
             dimension_numbers=dimension_numbers,
+            axis_name=axis_name,
         ),
         add_decayed_weights(weight_decay, weight_decay_mask),
         scale_by_learning_rate(learning_rate),

@@ -84,7 +84,7 @@ def fresh(view: View, p: jax.Array, scale: Any, longest: int) -> Sides:
         one = jnp.eye(n, dtype=p.dtype)
         if n > longest or not both:
             one = jnp.ones((1, n), p.dtype)
-        return size * jnp.array(jnp.broadcast_to(one, (view.batch, 1, *one.shape)))
+        return view.vary(size * jnp.array(jnp.broadcast_to(one, (view.batch, 1, *one.shape))), p)
 
     return Sides(start(view.rows) if both else None, start(view.columns))
 
@@ -120,6 +120,7 @@ def scale_by_psgd_kron(
     max_rms: Bound = 1.1,
     layout: str = "in_out",
     dimension_numbers: Any = None,
+    axis_name: Any = None,
 ) -> Any:
     """u ← Pm̂ min(1, r / RMS(Pm̂)). A vector is a matrix of one row. See `psgd_kron`.
 
@@ -133,7 +134,7 @@ def scale_by_psgd_kron(
     no_mean, bounded = tree.is_static_zero(b1), form == "procrustes"
 
     def seen(leaves: Any) -> Any:
-        return views(leaves, dimension_numbers, layout, vectors=True)
+        return views(leaves, dimension_numbers, layout, vectors=True, axis_name=axis_name)
 
     def init(params: Any) -> PsgdKronState:
         def factors(p: jax.Array, view: View | None) -> Any:
@@ -144,7 +145,8 @@ def scale_by_psgd_kron(
         def bounds(p: jax.Array, view: View | None) -> Any:
             if view is None or not bounded:
                 return None
-            zeros = [jnp.zeros(view.batch, jnp.finfo(p.dtype).dtype) for _ in range(2)]
+            real = jnp.finfo(p.dtype).dtype
+            zeros = [view.vary(jnp.zeros(view.batch, real), p) for _ in range(2)]
             return Sides(zeros[0] if view.rows > 1 else None, zeros[1])
 
         view = seen(params)
@@ -249,6 +251,7 @@ def psgd_kron(
     layout: str = "in_out",
     dimension_numbers: Any = None,
     fallback: GradientTransformation | None = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """PSGD-Kron on hidden matrices, Adam or another optimizer on the other leaves.
 
@@ -273,6 +276,8 @@ def psgd_kron(
         `MatrixDimensionNumbers`, with None for the fallback's leaves, or a function of the params
         that returns one; None to read it off paths and shapes, see `matrix_report`.
       fallback: the optimizer of the other leaves; None for `adam(3e-4)`.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Raises:
       ValueError: no key, an unknown form or layout, a count below one, or dimension numbers that
@@ -297,6 +302,7 @@ def psgd_kron(
             max_rms=max_rms,
             layout=layout,
             dimension_numbers=dimension_numbers,
+            axis_name=axis_name,
         ),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),

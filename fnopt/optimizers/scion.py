@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import reductions, tree
+from fnopt import mesh_axes, reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Fraction, LearningRate
 from fnopt.linalg.newton_schulz import orthogonalize
@@ -69,37 +69,38 @@ def balls_of(norms: Any, params: Any) -> Any:
     return jax.tree.map(spread, norms, params, is_leaf=is_ball)
 
 
-def _unit(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    norm = reductions.axis_norm(x, axes)
+def _unit(x: jax.Array, axes: tuple[int, ...], axis_name: Any) -> jax.Array:
+    norm = reductions.axis_norm(x, axes, axis_name)
     return x / jnp.where(norm == 0, jnp.ones_like(norm), norm).astype(x.dtype)
 
 
-def spectral(norm: str, m: jax.Array) -> View | None:
+def spectral(norm: str, m: jax.Array, axis_name: Any = None) -> View | None:
     """How a leaf is read as matrices, where its norm is theirs; None where it is another."""
     if norm not in ("spectral", "conv") or m.ndim < 2 or not m.size:
         return None
     inputs = -2 if norm == "spectral" else tuple(range(m.ndim - 1))
-    return view(m, MatrixDimensionNumbers(inputs, -1))
+    return view(m, MatrixDimensionNumbers(inputs, -1), axis_name=axis_name)
 
 
-def steepest(norm: str, m: jax.Array) -> jax.Array:
+def steepest(norm: str, m: jax.Array, axis_name: Any = None) -> jax.Array:
     """−lmo(m): of the norm's unit ball, the point furthest along m; zero for zero.
 
     Of a spectral norm m is UVᵀ already.
     """
+    shape = mesh_axes.whole_shape(m, axis_name)
     if norm == "bias" or m.ndim < 2:
         if norm == "sign":
             return jnp.sign(m)
-        return _unit(m, tuple(range(m.ndim))) * math.sqrt(m.size)
-    d_in, d_out = m.shape[-2], m.shape[-1]
+        return _unit(m, tuple(range(m.ndim)), axis_name) * math.sqrt(math.prod(shape))
+    d_in, d_out = shape[-2], shape[-1]
     if norm in ("spectral", "conv"):
-        window = math.prod(m.shape[:-2]) if norm == "conv" else 1
+        window = math.prod(shape[:-2]) if norm == "conv" else 1
         return m * (math.sqrt(d_out / max(d_in, 1)) / max(window, 1))
     if norm == "sign":
         return jnp.sign(m) / max(d_in, 1)
     if norm == "col":
-        return _unit(m, (-1,)) * math.sqrt(d_out)
-    return _unit(m, (-2,)) / math.sqrt(max(d_in, 1))
+        return _unit(m, (-1,), axis_name) * math.sqrt(d_out)
+    return _unit(m, (-2,), axis_name) / math.sqrt(max(d_in, 1))
 
 
 class ScionState(NamedTuple):
@@ -109,13 +110,16 @@ class ScionState(NamedTuple):
 
 
 @gradient_transformation
-def scale_by_scion(alpha: Fraction = 0.1, *, norms: Any = None, steps: int = 5) -> Any:
+def scale_by_scion(
+    alpha: Fraction = 0.1, *, norms: Any = None, steps: int = 5, axis_name: Any = None
+) -> Any:
     """m ← (1−α)m + αg; u ← −r lmo(m).
 
     Args:
       alpha: α in [0, 1], the new gradient's part in the mean. A static 1 keeps no mean.
       norms: see `scion`.
       steps: of Newton-Schulz.
+      axis_name: see `scion`.
 
     Memory: one value per parameter; none with alpha=1.
     """
@@ -135,9 +139,9 @@ def scale_by_scion(alpha: Fraction = 0.1, *, norms: Any = None, steps: int = 5) 
         mu = updates if plain else tree.map(mean, updates, state.mu)
         leaves, treedef = tree.flatten(mu)
         balls = treedef.flatten_up_to(balls_of(norms, mu))
-        seen = [spectral(b.norm, m) for b, m in zip(balls, leaves)]
+        seen = [spectral(b.norm, m, axis_name) for b, m in zip(balls, leaves)]
         (turned,), _ = map_stacks(kernel, seen, (leaves,))
-        moved = [b.radius * steepest(b.norm, m) for b, m in zip(balls, turned)]
+        moved = [b.radius * steepest(b.norm, m, axis_name) for b, m in zip(balls, turned)]
         return treedef.unflatten(moved), ScionState(None if plain else mu)
 
     return init, update
@@ -151,6 +155,7 @@ def scion(
     norms: Any = None,
     constrained: bool = True,
     steps: int = 5,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """Scion: steps of a fixed length in each layer's own norm.
 
@@ -162,12 +167,14 @@ def scion(
         two dimensions on, bias below.
       constrained: keep the parameters in their balls; False leaves out the factor 1−η.
       steps: of Newton-Schulz.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     >>> import fnopt
     >>> fnopt.scion(0.01)
     scion(learning_rate=0.01, alpha=0.1, constrained=True, steps=5)
     """
-    members = [scale_by_scion(alpha, norms=norms, steps=steps)]
+    members = [scale_by_scion(alpha, norms=norms, steps=steps, axis_name=axis_name)]
     if constrained:
         members.append(add_decayed_weights(1.0))
     return chain(*members, scale_by_learning_rate(learning_rate))

@@ -75,7 +75,7 @@ def fresh(view: View, block_size: int, like: jax.Array, *, one: bool) -> Factors
     def start(n: int) -> jax.Array:
         shape = (view.batch, r * c, n, n)
         eye = jnp.eye(n, dtype=like.dtype) if one else jnp.zeros((n, n), like.dtype)
-        return jnp.array(jnp.broadcast_to(eye, shape))
+        return view.vary(jnp.array(jnp.broadcast_to(eye, shape)), like)
 
     return Factors(start(a) if view.rows > 1 else None, start(b))
 
@@ -132,6 +132,7 @@ def scale_by_shampoo(
     root: str = "eigh",
     layout: str = "in_out",
     dimension_numbers: Any = None,
+    axis_name: Any = None,
 ) -> Any:
     """u ← P ‖A‖ / ‖P‖. A vector is a matrix of one row. See `shampoo`.
 
@@ -145,7 +146,7 @@ def scale_by_shampoo(
     keep = (1.0, 1.0) if grafting == "adagrad" else (graft_b2, 1 - graft_b2)
 
     def seen(leaves: Any) -> Any:
-        return views(leaves, dimension_numbers, layout, vectors=True)
+        return views(leaves, dimension_numbers, layout, vectors=True, axis_name=axis_name)
 
     def init(params: Any) -> ShampooState:
         def start(one: bool) -> Any:
@@ -244,6 +245,7 @@ def shampoo(
     layout: str = "in_out",
     dimension_numbers: Any = None,
     fallback: GradientTransformation | None = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """Shampoo on hidden matrices, Adam or another optimizer on the other leaves.
 
@@ -268,6 +270,8 @@ def shampoo(
         `MatrixDimensionNumbers`, with None for the fallback's leaves, or a function of the params
         that returns one; None to read it off paths and shapes, see `matrix_report`.
       fallback: the optimizer of the other leaves; None for `adam(3e-4)`.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Raises:
       ValueError: an unknown graft, root or layout, a count below one, or dimension numbers that do
@@ -292,6 +296,7 @@ def shampoo(
             root=root,
             layout=layout,
             dimension_numbers=dimension_numbers,
+            axis_name=axis_name,
         ),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),

@@ -130,7 +130,9 @@ def fresh(view: View | None, like: jax.Array, longest: int, *, one: bool) -> Sid
 
     def start(n: int) -> Any:
         eye = jnp.eye(n, dtype=like.dtype) if one else jnp.zeros((n, n), like.dtype)
-        return jnp.array(jnp.broadcast_to(eye, (view.batch, 1, n, n))) if n <= longest else None
+        if n > longest:
+            return None
+        return view.vary(jnp.array(jnp.broadcast_to(eye, (view.batch, 1, n, n))), like)
 
     return Sides(start(view.rows), start(view.columns))
 
@@ -147,6 +149,7 @@ def scale_by_soap(
     normalize: bool = False,
     layout: str = "in_out",
     dimension_numbers: Any = None,
+    axis_name: Any = None,
 ) -> Any:
     """u ← Q_L (m̂′ / (√v̂ + ε)) Q_Rᵀ; zero at the first step. Adam for vectors. See `soap`.
 
@@ -166,7 +169,9 @@ def scale_by_soap(
         def of(_: Any, view: View | None) -> View | None:
             return view if view and 1 < view.rows <= max_precond_dim else None
 
-        return jax.tree.map(of, leaves, views(leaves, dimension_numbers, layout))
+        return jax.tree.map(
+            of, leaves, views(leaves, dimension_numbers, layout, axis_name=axis_name)
+        )
 
     def init(params: Any) -> SoapState:
         def start(one: bool) -> Any:
@@ -192,7 +197,7 @@ def scale_by_soap(
 
         def plain(g: jax.Array, m: Any, v: jax.Array) -> tuple[Any, ...]:
             u, m, v = adam(tree.saturate(g), m, v)
-            return unit(u, tuple(range(u.ndim))) if normalize else u, m, v
+            return unit(u, tuple(range(u.ndim)), axis_name) if normalize else u, m, v
 
         def turned(stacks: Any, kept: Any) -> Any:
             (g, v, *m), (factors, bases) = stacks, plainly(kept)
@@ -248,10 +253,10 @@ def together(matrices: Any, others: Any, view: Any) -> Any:
     return jax.tree.map(lambda a, view, b: b if view is None else a, matrices, view, others)
 
 
-def unit(u: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+def unit(u: jax.Array, axes: tuple[int, ...], axis_name: Any = None) -> jax.Array:
     """u / RMS(u); zero for zero."""
-    norm = reductions.axis_norm(u, axes)
-    size = math.prod(u.shape[i] for i in axes)
+    norm = reductions.axis_norm(u, axes, axis_name)
+    size = math.prod(mesh_axes.whole_shape(u, axis_name)[i] for i in axes)
     return u * (math.sqrt(size) / jnp.where(norm == 0, jnp.ones_like(norm), norm)).astype(u.dtype)
 
 
@@ -271,6 +276,7 @@ def soap(
     layout: str = "in_out",
     dimension_numbers: Any = None,
     fallback: GradientTransformation | None = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """SOAP on hidden matrices, Adam or another optimizer on the other leaves.
 
@@ -291,6 +297,8 @@ def soap(
         `MatrixDimensionNumbers`, with None for the fallback's leaves, or a function of the params
         that returns one; None to read it off paths and shapes, see `matrix_report`.
       fallback: the optimizer of the other leaves; None for `adam(3e-3, b1=0.95, b2=0.95)`.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Raises:
       ValueError: an unknown layout, a frequency below one, or dimension numbers that do not fit.
@@ -310,6 +318,7 @@ def soap(
             normalize=normalize,
             layout=layout,
             dimension_numbers=dimension_numbers,
+            axis_name=axis_name,
         ),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),

@@ -184,4 +184,4 @@ def dion(
     )
     if fallback is None:
         fallback = adam(named(3e-4), b2=0.95, eps=1e-10)
-    return matrix_or_fallback("dion", rule, fallback, dimension_numbers, layout)
+    return matrix_or_fallback("dion", rule, fallback, dimension_numbers, layout, axis_name)

@@ -166,4 +166,4 @@ def mars_muon(
     )
     if fallback is None:
         fallback = adam(named(3e-4), b2=0.95, eps=1e-10)
-    return matrix_or_fallback("mars_muon", rule, fallback, dimension_numbers, layout)
+    return matrix_or_fallback("mars_muon", rule, fallback, dimension_numbers, layout, axis_name)

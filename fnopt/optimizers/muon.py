@@ -171,4 +171,4 @@ def muon(
     )
     if fallback is None:
         fallback = adam(named(3e-4), b2=0.95, eps=1e-10)
-    return matrix_or_fallback("muon", rule, fallback, dimension_numbers, layout)
+    return matrix_or_fallback("muon", rule, fallback, dimension_numbers, layout, axis_name)

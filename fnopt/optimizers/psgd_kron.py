@@ -309,4 +309,4 @@ def psgd_kron(
     )
     if fallback is None:
         fallback = adam(named(3e-4))
-    return matrix_or_fallback("psgd_kron", rule, fallback, dimension_numbers, layout)
+    return matrix_or_fallback("psgd_kron", rule, fallback, dimension_numbers, layout, axis_name)

@@ -303,4 +303,4 @@ def shampoo(
     )
     if fallback is None:
         fallback = adam(named(3e-4))
-    return matrix_or_fallback("shampoo", rule, fallback, dimension_numbers, layout)
+    return matrix_or_fallback("shampoo", rule, fallback, dimension_numbers, layout, axis_name)

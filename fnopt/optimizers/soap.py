@@ -325,4 +325,4 @@ def soap(
     )
     if fallback is None:
         fallback = adam(named(3e-3), b1=0.95, b2=0.95)
-    return matrix_or_fallback("soap", rule, fallback, dimension_numbers, layout)
+    return matrix_or_fallback("soap", rule, fallback, dimension_numbers, layout, axis_name)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fnopt import hidden_matrices
+import jax
+
+from fnopt import hidden_matrices, mesh_axes
 from fnopt.core import GradientTransformation
 from fnopt.hyperparameters import Labeled
 from fnopt.wrappers.partitioning import partition
@@ -16,6 +18,7 @@ def matrix_or_fallback(
     fallback: Any,
     dimension_numbers: Any = None,
     layout: str = "in_out",
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """The rule on the hidden matrices, the fallback on all other leaves.
 
@@ -29,10 +32,20 @@ def matrix_or_fallback(
       dimension_numbers: a tree like the params, or a function of the params, of
         `MatrixDimensionNumbers` and None.
       layout: "in_out" or "out_in".
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension: what they are is read off the whole ones' shapes.
     """
+
+    def labels_fn(params: Any) -> Any:
+        whole = params
+        if axis_name is not None:
+            shape = lambda x: mesh_axes.whole_shape(x, axis_name)
+            whole = jax.tree.map(lambda x: jax.ShapeDtypeStruct(shape(x), x.dtype), params)
+        return hidden_matrices.labels(name, whole, dimension_numbers, layout)
+
     return partition(
         {name: rule, hidden_matrices.FALLBACK: fallback},
-        labels_fn=lambda params: hidden_matrices.labels(name, params, dimension_numbers, layout),
+        labels_fn=labels_fn,
         allow_unused=True,
     )
 

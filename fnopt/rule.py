@@ -38,7 +38,12 @@ class ParamsNeeded(ValueError):
 
 
 def as_rule(pair: Any, name: str, members: tuple[Rule, ...] = ()) -> Rule:
-    """An `(init, update)` pair with the calling convention evened out by its signature."""
+    """An `(init, update)` pair with the calling convention evened out by its signature.
+
+    Raises:
+      ParamsNeeded: in its `update`, without params that it needs.
+      TypeError: in its `update`, without an extra argument that it needs.
+    """
     init, update, *routes = pair
     parameters = inspect.signature(update).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -92,7 +97,11 @@ def routes_of(name: str, members: tuple[Rule, ...]) -> Callable[[PyTree], PyTree
 
 
 def inside(transformation: Any, where: str = "chain") -> Rule:
-    """What a wrapper calls: the rule of fnopt's transformations, anyone else's pair evened out."""
+    """What a wrapper calls: the rule of fnopt's transformations, anyone else's pair evened out.
+
+    Raises:
+      TypeError: something else than a transformation.
+    """
     if isinstance(transformation, Rule):
         return transformation
     own = getattr(transformation, "rule", None)

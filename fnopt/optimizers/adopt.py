@@ -78,6 +78,9 @@ def scale_by_adopt(
       mask: which leaves decay, as in `add_decayed_weights`.
 
     Memory: two values per parameter; one with b1=0.
+
+    Raises:
+      ValueError: in `update`, without params although there is a weight decay.
     """
     no_mean, no_decay = tree.is_static_zero(b1), tree.is_static_zero(weight_decay)
 
@@ -142,6 +145,9 @@ def adopt(
       weight_decay: λ ≥ 0, multiplied by the learning rate; from the second update on.
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.
+
+    Raises:
+      ValueError: in `update`, without params although there is a weight decay.
 
     >>> import fnopt
     >>> fnopt.adopt(1e-3, b2=0.999).arguments.arguments["b2"]

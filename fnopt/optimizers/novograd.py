@@ -56,6 +56,9 @@ def scale_by_novograd(
       axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 
     Memory: one value per parameter and one per leaf; one per leaf with b1=0.
+
+    Raises:
+      ValueError: in `update`, without params although there is a weight decay.
     """
     no_sum, no_decay = tree.is_static_zero(b1), tree.is_static_zero(weight_decay)
 
@@ -109,6 +112,9 @@ def novograd(
       eps_root: added inside the root.
       weight_decay: λ ≥ 0, gathered in the momentum.
       axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
+
+    Raises:
+      ValueError: in `update`, without params although there is a weight decay.
 
     >>> import fnopt
     >>> fnopt.novograd(1e-2, b1=0.95, b2=0.98).arguments.arguments["b2"]

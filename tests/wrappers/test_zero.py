@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 
 import fnopt
-from fnopt.bench.arithmetic import operations
+from fnopt.bench.programs import compiled_operations
 
 SHAPES = {"in": (16, 32), "b": (32,), "out": (32, 8), "stack": (3, 16, 32), "gain": ()}
 SPECS = {"in": (None, "model"), "b": ("model",), "out": (), "stack": (None, None, "model")}
@@ -160,40 +160,41 @@ def test_the_program_scatters_gradients_and_gathers_updates():
     assert arguments < kept + 2 * kept / 8 + 4 * (64 * 24 / 8) + 64  # no whole moment
 
 
-def test_matrices_are_shared_out():
-    """Products and decompositions on each of 8 devices; and the numbers are equal."""
+SHARED_OUT = {
+    "muon": (OPTIMIZERS["muon"], fnopt.zero),
+    "soap": (fnopt.soap(0.01, precondition_frequency=2), fnopt.share_matrices),
+    "shampoo": (OPTIMIZERS["shampoo"], fnopt.share_matrices),
+}
+
+
+@pytest.mark.parametrize("name", SHARED_OUT)
+def test_matrices_are_shared_out(name):
+    """A device's program has an eighth of products and decompositions, and equal numbers."""
+    optimizer, shares = SHARED_OUT[name]
     mesh = mesh_of((8,), AxisType.Auto)
     rng, whole = np.random.default_rng(0), NamedSharding(mesh, jax.P())
     params = {
         f"w{i}": jax.device_put(jnp.float32(rng.normal(size=(32, 32))), whole) for i in range(8)
     }
-    soap = fnopt.soap(0.01, precondition_frequency=2)
-    for optimizer in (OPTIMIZERS["muon"], soap, OPTIMIZERS["shampoo"]):
-        name = optimizer.factory.__name__
-        results = {}
-        shares = fnopt.zero if name == "muon" else fnopt.share_matrices
-        for how in (optimizer, shares(optimizer)):
 
-            def step(params, state, how=how):
-                updates, state = how.update(params, state, params)
-                return fnopt.apply_updates(params, updates), state
+    def compiled(how):
+        def step(params, state):
+            updates, state = how.update(params, state, params)
+            return fnopt.apply_updates(params, updates), state
 
-            state = how.init(params)
-            products, decompositions = operations(step, params, state)
-            program = jax.jit(step)
-            after, state = params, state
-            for _ in range(3):
-                after, state = program(after, state)
-            counted = program.lower(params, how.init(params)).compile().cost_analysis()["flops"]
-            work = products.always + products.due + decompositions.due
-            results[how.factory.__name__] = work, counted, after
-        alone = results.pop(name)
-        for work, counted, after in results.values():
-            assert work <= 0.2 * alone[0]
-            if name != "muon":  # whose products are in loops, which the compiler counts as one turn
-                assert counted <= 0.2 * alone[1]
-            for k, x in alone[2].items():
-                np.testing.assert_allclose(after[k], x, rtol=1e-4, atol=1e-4, err_msg=f"{name} {k}")
+        state = how.init(params)
+        program = jax.jit(step).lower(params, state).compile()
+        after = params
+        for _ in range(3):
+            after, state = program(after, state)
+        return program, after
+
+    (alone, wanted), (shared, got) = compiled(optimizer), compiled(shares(optimizer))
+    assert compiled_operations(shared) / compiled_operations(alone) == pytest.approx(1 / 8)
+    if name != "muon":  # the compiler counts a loop as one turn, as Muon's is
+        assert shared.cost_analysis()["flops"] <= 0.2 * alone.cost_analysis()["flops"]
+    for k, x in wanted.items():
+        np.testing.assert_allclose(got[k], x, rtol=1e-4, atol=1e-4, err_msg=f"{name} {k}")
 
 
 def test_extra_arguments_reach_the_optimizer():

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fnopt import leaves, tree
+from fnopt import leaves, mesh_axes, tree
 from fnopt.codecs import random_bits, round_stochastically
 from fnopt.tree import PyTree
 
@@ -15,7 +15,12 @@ ROUNDINGS = ("nearest", "stochastic")
 
 
 def apply_updates(
-    params: PyTree, updates: PyTree, rounding: str = "nearest", key: Any = None
+    params: PyTree,
+    updates: PyTree,
+    rounding: str = "nearest",
+    key: Any = None,
+    *,
+    axis_name: Any = None,
 ) -> PyTree:
     """params + updates, added in the compute dtype and cast to the params' dtypes last.
 
@@ -29,6 +34,8 @@ def apply_updates(
         random so that their mean is the sum, and updates too small to see are not lost. Wider
         params are rounded as ever.
       key: for "stochastic", a key of `jax.random`, another at each step.
+      axis_name: for "stochastic" inside `shard_map` or `pmap`, the mesh axes over which leaves are
+        split, each along its first dimension; without it all parts of a leaf draw alike.
 
     Raises:
       ValueError: where structures or shapes differ, naming the leaf; for an unknown rounding, and
@@ -54,7 +61,8 @@ def apply_updates(
         total = leaves.cast(p, compute) + leaves.cast(u, compute)
         if seed is None:
             return leaves.cast(total, dtype)
-        return round_stochastically(total, dtype, random_bits(total.shape, seed))
+        axes = mesh_axes.split_axes(total, axis_name) if total.ndim else ()
+        return round_stochastically(total, dtype, random_bits(total.shape, seed, axes=axes))
 
     each = [None if seeds is None or not on else seeds[i] for i, on in enumerate(narrow)]
     added = iter(tree.map(add, [p for p, _ in pairs], [u for _, u in pairs], each))

@@ -30,8 +30,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnopt import curves
-from fnopt.placement import beside, merge_last, split_last
+from fnopt import blocks, curves
+from fnopt.placement import beside
 from fnopt.rounding import nearest
 
 BLOCK = 128
@@ -47,7 +47,9 @@ PLAIN = ("bfloat16", "float16")
 # Random bits and floats
 
 
-def random_bits(shape: tuple[int, ...], seed: Any, salt: int = 0) -> jax.Array:
+def random_bits(
+    shape: tuple[int, ...], seed: Any, salt: int = 0, axes: tuple[Any, ...] = ()
+) -> jax.Array:
     """Uniform uint32 of a shape: a hash of each entry's position, the seed and the salt.
 
     The same on every device and after a restart; a few integer operations an entry, which the
@@ -57,12 +59,16 @@ def random_bits(shape: tuple[int, ...], seed: Any, salt: int = 0) -> jax.Array:
       shape: of the result.
       seed: an integer scalar.
       salt: tells apart arrays of one shape and seed.
+      axes: inside `shard_map` or `pmap`, the mesh axes over which the array is split along its
+        first axis; a part has its share of the whole array's bits.
     """
     start = jnp.asarray(seed).astype(jnp.uint32) + np.uint32(salt * GOLDEN % 2**32)
-    return _mixed(_index(shape) + _mixed(start))
+    return _mixed(_index(shape, axes) + _mixed(start))
 
 
-def dither_bits(shape: tuple[int, ...], step: Any, salt: int = 0) -> jax.Array:
+def dither_bits(
+    shape: tuple[int, ...], step: Any, salt: int = 0, axes: tuple[Any, ...] = ()
+) -> jax.Array:
     """Uniform uint32 for an array that is rounded at every step: a hash of each entry's position
     and the salt, moved on by the golden section at each step.
 
@@ -73,19 +79,23 @@ def dither_bits(shape: tuple[int, ...], step: Any, salt: int = 0) -> jax.Array:
       shape: of the result.
       step: an integer scalar, the number of the step.
       salt: tells apart arrays of one shape.
+      axes: as in `random_bits`.
     """
     start = _mixed(jnp.asarray(salt * GOLDEN % 2**32, jnp.uint32))
-    return _mixed(_index(shape) + start) + jnp.asarray(step).astype(jnp.uint32) * np.uint32(GOLDEN)
+    moved = jnp.asarray(step).astype(jnp.uint32) * np.uint32(GOLDEN)
+    return _mixed(_index(shape, axes) + start) + moved
 
 
-def _index(shape: tuple[int, ...]) -> jax.Array:
-    """Each entry's place in the array, counted by rows, uint32."""
+def _index(shape: tuple[int, ...], axes: tuple[Any, ...]) -> jax.Array:
+    """Each entry's place in the whole array, counted by rows, uint32."""
     index, stride = jnp.zeros(shape, jnp.uint32), 1
     for axis in reversed(range(len(shape))):
         step = np.uint32(stride % 2**32)
         index = index + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * step
         stride *= shape[axis]
-    return index
+    if not axes:
+        return index
+    return index + jax.lax.axis_index(axes).astype(jnp.uint32) * np.uint32(stride % 2**32)
 
 
 def _mixed(x: jax.Array) -> jax.Array:
@@ -268,7 +278,12 @@ def find(owner: str, name: str) -> Codec:
 
 
 def encode(
-    x: jax.Array, codec: str, *, block: int = BLOCK, bits: jax.Array | None = None
+    x: jax.Array,
+    codec: str,
+    *,
+    block: int = BLOCK,
+    bits: jax.Array | None = None,
+    axes: tuple[Any, ...] = (),
 ) -> Encoded:
     """An array in codes with block scales.
 
@@ -281,6 +296,8 @@ def encode(
       codec: a name of `CODECS`.
       block: entries along the last axis that share a scale, at least 1.
       bits: uint32 of the shape of x, for stochastic rounding.
+      axes: inside `shard_map` or `pmap`, the mesh axes over which x is split along its first axis;
+        a block of a vector that the parts cut has one scale.
 
     Raises:
       ValueError: an unknown codec, a scalar, or a block below 1.
@@ -293,55 +310,23 @@ def encode(
         raise ValueError(f"encode: expected an axis and a block above 0, got {x.shape}, {block}")
     # −x, for an operation of one operand is what a CPU compiler repeats in each loop
     minus = -x
-    scales = _largest(minus, max(min(block, x.shape[-1]), 1), found.unsigned)
+    scales = blocks.largest(minus, block, found.unsigned, axes)
     scales = jnp.where(jnp.isfinite(scales), jnp.minimum(scales, np.float32(8e37)), scales)
     tiny = np.float32(jnp.finfo(jnp.float32).tiny)  # as small as the inverse of 8e37
     inverse = jnp.where(scales >= tiny, -1 / jnp.maximum(scales, tiny), np.float32(0))
     if bits is not None:
         bits = beside(bits, x)
-    codes = found.codes(minus * _spread(inverse, x, block), bits)
+    codes = found.codes(minus * blocks.spread(inverse, x, block, axes), bits)
     return Encoded(codes, scales, codec, block)
 
 
-def decode(encoded: Encoded) -> jax.Array:
-    """The array that codes and scales stand for, float32."""
+def decode(encoded: Encoded, axes: tuple[Any, ...] = ()) -> jax.Array:
+    """The array that codes and scales stand for, float32; `axes` as they were encoded."""
     codec = find("decode", encoded.codec)
     numbers = codec.numbers(encoded.codes)
-    return numbers * _spread(encoded.scales, numbers, encoded.block)
+    return numbers * blocks.spread(encoded.scales, numbers, encoded.block, axes)
 
 
 def decoded(t: Any) -> Any:
     """A tree with arrays in the places of its `Encoded` nodes."""
     return jax.tree.map(lambda x: decode(x) if is_encoded(x) else x, t, is_leaf=is_encoded)
-
-
-def _largest(minus: jax.Array, block: int, unsigned: bool) -> jax.Array:
-    """The largest magnitude in each block, by the bits: NaN is above infinity.
-
-    In two steps, of which the first fuses with what computes its argument: a CPU compiler takes a
-    reduction of floats, or of more than 32 entries, for a program of its own.
-    """
-    word = jax.lax.bitcast_convert_type(minus, jnp.uint32) & np.uint32(0x7FFFFFFF)
-    if unsigned:
-        word = jnp.where(minus > 0, np.uint32(0x7FC00000), word)
-    n = word.shape[-1]
-    blocks, parts = -(-n // block), -(-block // 32)
-    size = -(-block // parts)
-    if blocks * block != n:
-        word = jnp.pad(word, [(0, 0)] * (word.ndim - 1) + [(0, blocks * block - n)])
-    word = split_last(word, blocks, block)
-    if parts * size != block:
-        word = jnp.pad(word, [(0, 0)] * (word.ndim - 1) + [(0, parts * size - block)])
-    word = split_last(word, parts, size)
-    partial = jax.lax.bitcast_convert_type(jnp.max(word, axis=-1), jnp.float32)
-    return jnp.max(partial, axis=-1)
-
-
-def _spread(scales: jax.Array, like: jax.Array, block: int) -> jax.Array:
-    """The scales of blocks, once for each entry of an array."""
-    n = like.shape[-1]
-    wide = jnp.broadcast_to(scales[..., None], (*scales.shape, min(block, n)))
-    wide = merge_last(wide)
-    if wide.shape[-1] != n:
-        wide = wide[..., :n]
-    return beside(wide, like)

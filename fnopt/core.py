@@ -121,7 +121,7 @@ def gradient_transformation(
         names = {field: narrower(name, inner[word]) for word, field in marks.items()}
         codes = {field: code for field, code in names.items() if code}
         if codes:
-            rule = stored(rule, codes, own=True)
+            rule = stored(rule, codes, own=True, axis_name=inner.get("axis_name"))
         return _wrap(rule._replace(per_example=each), build, arguments)
 
     build.kinds = kinds  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fnopt import tree
+from fnopt import mesh_axes, tree
 from fnopt.tree import PyTree
 
 
@@ -245,12 +245,16 @@ def merge(owner: str, new: PyTree, old: PyTree, cleaned: PyTree) -> PyTree:
 
 
 def conform(owner: str, new: PyTree, old: PyTree) -> PyTree:
-    """The new state in the old one's dtypes; an error where its structure or a shape changed."""
+    """The new state in the old one's dtypes; an error where its structure or a shape changed.
+
+    Inside `shard_map` it varies over the mesh axes that the old one does.
+    """
     leaves, treedef = tree.flatten(new)
     before, wanted = tree.flatten(old)
     if treedef != wanted:
         require_same_structure(owner, ("new state", "state"), new, old)
         raise ValueError(f"{owner}: the state changed from {wanted} to {treedef}")
+    inside = bool(jax.sharding.get_abstract_mesh().manual_axes)
     result = []
     for i, (n, o) in enumerate(zip(leaves, before)):
         if hasattr(o, "dtype"):
@@ -261,5 +265,7 @@ def conform(owner: str, new: PyTree, old: PyTree) -> PyTree:
                     f"update has shape {np.shape(n)}: does the state belong to these params?"
                 )
             n = cast(n, o.dtype)
+            if inside:
+                n = mesh_axes.vary(n, mesh_axes.varying(o))
         result.append(n)
     return treedef.unflatten(result)

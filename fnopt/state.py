@@ -11,7 +11,6 @@ import numpy as np
 
 from fnopt import codecs, leaves, tree
 from fnopt.splits import ZeroState, sharding_of
-from fnopt.storage import recoded
 from fnopt.tree import PyTree
 
 S = TypeVar("S")
@@ -129,7 +128,7 @@ def restore(state_like: PyTree, arrays: Mapping[str, Any]) -> PyTree:
       ValueError: listing every name that is missing, every one that is unknown, and every array
         whose shape or kind of dtype differs.
     """
-    arrays = recoded(state_like, arrays)
+    arrays = _recoded(state_like, arrays)
     pairs = jax.tree_util.tree_flatten_with_path(state_like)[0]
     wanted = {tree.path_name(path): leaf for path, leaf in pairs}
     problems = [f"missing: {name}" for name in wanted if name not in arrays]
@@ -153,3 +152,48 @@ def restore(state_like: PyTree, arrays: Mapping[str, Any]) -> PyTree:
             value = jax.device_put(value, sharding)
         values.append(value)
     return jax.tree.unflatten(jax.tree.structure(state_like), values)
+
+
+def _recoded(state_like: PyTree, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Named arrays in the codes of a state: what is there in other codes or blocks, or in none, is
+    decoded, and encoded if the state wants it so.
+
+    Args:
+      state_like: the state that the arrays are for, of arrays or abstract ones.
+      arrays: by name, as `fnopt.named_arrays` gives them.
+    """
+    result = dict(arrays)
+    pairs = jax.tree_util.tree_flatten_with_path(state_like, is_leaf=codecs.is_encoded)[0]
+    for path, like in pairs:
+        name = tree.path_name(path)
+        wanted = f"{name}/{like.name}" if codecs.is_encoded(like) else name
+        if wanted in arrays or not jnp.issubdtype(_dtype(like), jnp.floating):
+            continue
+        found = _taken(name, result)
+        if found is None:
+            continue
+        if not codecs.is_encoded(like):
+            result[name] = found
+        elif found.ndim:
+            new = codecs.encode(found, like.codec, block=like.block)
+            result[wanted], result[f"{name}/scales"] = new.codes, new.scales
+    return result
+
+
+def _dtype(leaf: Any) -> Any:
+    return jnp.float32 if codecs.is_encoded(leaf) else getattr(leaf, "dtype", jnp.int32)
+
+
+def _taken(name: str, arrays: dict[str, Any]) -> jax.Array | None:
+    """Takes the array of a name, in whatever codes, out of the others; None if it is not there."""
+    if name in arrays:
+        return jnp.asarray(arrays.pop(name)).astype(jnp.float32)
+    for key in list(arrays):
+        codec, _, block = key.removeprefix(f"{name}/").rpartition("_")
+        if key.startswith(f"{name}/") and codec in codecs.CODECS and block.isdigit():
+            scales = arrays.pop(f"{name}/scales", None)
+            if scales is None:
+                return None
+            parts = jnp.asarray(arrays.pop(key)), jnp.asarray(scales)
+            return codecs.decode(codecs.Encoded(*parts, codec, int(block)))
+    return None

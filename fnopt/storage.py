@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import codecs, leaves, tree
+from fnopt import codecs, leaves, mesh_axes, tree
 from fnopt.rule import Rule
 from fnopt.tree import PyTree
 
@@ -101,6 +101,7 @@ def stored(
     rounding: str = "stochastic",
     seed: int = 0,
     own: bool = False,
+    axis_name: Any = None,
 ) -> Rule:
     """A rule with leaves of some fields of its state stored in fewer bytes.
 
@@ -116,6 +117,8 @@ def stored(
       rounding: "stochastic", or "nearest".
       seed: tells runs apart.
       own: leave out the members' fields of the name; the rule itself may have none either.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Raises:
       ValueError: an unknown codec or rounding, and in `init` an unknown field.
@@ -129,23 +132,23 @@ def stored(
             f"{owner}: block must be at least 1 and min_size at least 0, got {block}, {min_size}"
         )
 
-    def written(field: str, xs: list[Any], name: str, block: int, count: Any) -> list[Any]:
-        salt = zlib.crc32(field.encode()) + seed
+    def written(kind: _Kind, xs: list[Any], count: Any) -> list[Any]:
+        salt = zlib.crc32(kind.field.encode()) + seed
 
         def write(x: jax.Array) -> Any:
-            bits = None if count is None else codecs.dither_bits(x.shape, count, salt)
-            if name in codecs.PLAIN:
-                return codecs.narrowed(x, name, bits)
-            return codecs.encode(x, name, block=block, bits=bits)
+            bits = None
+            if count is not None:
+                bits = codecs.dither_bits(x.shape, count, salt, kind.axes)
+            if kind.name in codecs.PLAIN:
+                return codecs.narrowed(x, kind.name, bits)
+            return codecs.encode(x, kind.name, block=kind.block, bits=bits, axes=kind.axes)
 
         return tree.map(write, xs)
 
-    def replace(
-        rows: list[Any], places: dict[tuple[str, str, int], list[int]], count: Any
-    ) -> list[Any]:
+    def replace(rows: list[Any], places: dict[_Kind, list[int]], count: Any) -> list[Any]:
         result = list(rows)
-        for (field, name, size), members in places.items():
-            new = written(field, [rows[i] for i in members], name, size, count)
+        for kind, members in places.items():
+            new = written(kind, [rows[i] for i in members], count)
             for i, x in zip(members, new):
                 result[i] = x
         return result
@@ -158,15 +161,18 @@ def stored(
             _require(owner, names, inner, rows)
         nodes = jax.tree.leaves(inner, is_leaf=codecs.is_encoded)
         taken = [codecs.is_encoded(x) for x in nodes for _ in jax.tree.leaves(x)]
-        places: dict[tuple[str, str, int], list[int]] = {}
+        places: dict[_Kind, list[int]] = {}
         for i, (path, leaf, param_path, param) in enumerate(rows):
             if param is None or taken[i] or (meant is not None and param_path not in meant):
                 continue
             field = tree.field_of(path, param_path)
             if field not in names or (own and _of_member(path, field)):
                 continue
-            if leaf.size >= min_size and _shrinks(leaf, names[field], block):
-                places.setdefault((field, names[field], block), []).append(i)
+            axes = _split_axes(leaf, param, axis_name)
+            shape = mesh_axes.whole_shape(leaf, axes) if axes else leaf.shape
+            whole = jax.ShapeDtypeStruct(shape, leaf.dtype)
+            if whole.size >= min_size and _shrinks(whole, names[field], block):
+                places.setdefault(_Kind(field, names[field], block, axes), []).append(i)
         narrow = replace([row[1] for row in rows], places, None)
         return StoreState(tree.zero_count(), jax.tree.unflatten(jax.tree.structure(inner), narrow))
 
@@ -175,18 +181,20 @@ def stored(
     ) -> tuple[PyTree, StoreState]:
         pairs = jax.tree_util.tree_flatten_with_path(state.inner, is_leaf=codecs.is_encoded)[0]
         treedef: Any = jax.tree.structure(state.inner, is_leaf=codecs.is_encoded)
-        places: dict[tuple[str, str, int], list[int]] = {}
+        places: dict[_Kind, list[int]] = {}
+        like = updates if params is None else params
+        axes = [()] * len(pairs) if axis_name is None else _axes_of(state.inner, like, axis_name)
         for i, (path, leaf) in enumerate(pairs):
             field = next((k for k in map(tree.key_name, path) if k in names), None)
             if field is None or (own and _of_member(path, field)):
                 continue
             if codecs.is_encoded(leaf):
-                places.setdefault((field, leaf.codec, leaf.block), []).append(i)
+                places.setdefault(_Kind(field, leaf.codec, leaf.block, axes[i]), []).append(i)
             elif leaves.is_inexact(leaf) and leaf.dtype.name in codecs.PLAIN:
-                places.setdefault((field, leaf.dtype.name, 0), []).append(i)
+                places.setdefault(_Kind(field, leaf.dtype.name, 0, axes[i]), []).append(i)
         wide = [leaf for _, leaf in pairs]
-        for members in places.values():
-            for i, x in zip(members, _read([wide[i] for i in members])):
+        for kind, members in places.items():
+            for i, x in zip(members, _read([wide[i] for i in members], kind.axes)):
                 wide[i] = x
         new_updates, inner = rule.update(updates, treedef.unflatten(wide), params, **extra_args)
         count = tree.increment(state.count)
@@ -197,13 +205,38 @@ def stored(
     return rule._replace(init=init, update=update)
 
 
-def _read(xs: list[Any]) -> list[jax.Array]:
+class _Kind(NamedTuple):
+    """What leaves are written alike: of one field, in one codec and block, split over the same
+    mesh axes."""
+
+    field: str
+    name: str
+    block: int
+    axes: tuple[Any, ...]
+
+
+def _split_axes(leaf: Any, param: Any, axis_name: Any) -> tuple[Any, ...]:
+    """The mesh axes that a state's leaf is split over: its parameter's, where it has its length
+    along the first dimension and, as far as types tell, its values differ over them."""
+    if axis_name is None or param is None or leaf.shape[:1] != param.shape[:1]:
+        return ()
+    own = mesh_axes.split_axes(leaf, axis_name)
+    return tuple(name for name in mesh_axes.split_axes(param, axis_name) if name in own)
+
+
+def _axes_of(inner: PyTree, like: PyTree, axis_name: Any) -> list[tuple[Any, ...]]:
+    """For each leaf of a state the mesh axes that it is split over."""
+    codes = tree.replace_nodes(inner, codecs.is_encoded, lambda x: x.codes)
+    return [_split_axes(leaf, param, axis_name) for _, leaf, _, param in tree.align(codes, like)]
+
+
+def _read(xs: list[Any], axes: tuple[Any, ...]) -> list[jax.Array]:
     """Float32 arrays of narrow floats, or of `Encoded` of one codec."""
     if not codecs.is_encoded(xs[0]):
         return tree.map(lambda x: x.astype(jnp.float32), xs)
 
     def read(codes: jax.Array, scales: jax.Array) -> jax.Array:
-        return codecs.decode(codecs.Encoded(codes, scales, xs[0].codec, xs[0].block))
+        return codecs.decode(codecs.Encoded(codes, scales, xs[0].codec, xs[0].block), axes)
 
     return tree.map(read, [x.codes for x in xs], [x.scales for x in xs])
 
@@ -237,48 +270,3 @@ def _require(owner: str, names: Mapping[str, str], inner: PyTree, rows: list[Any
             f"{owner}: the state has no field {', '.join(map(repr, unknown))}; the fields that "
             f"belong to params are {', '.join(sorted(known))}"
         )
-
-
-def recoded(state_like: PyTree, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Named arrays in the codes of a state: what is there in other codes or blocks, or in none, is
-    decoded, and encoded if the state wants it so.
-
-    Args:
-      state_like: the state that the arrays are for, of arrays or abstract ones.
-      arrays: by name, as `fnopt.named_arrays` gives them.
-    """
-    result = dict(arrays)
-    pairs = jax.tree_util.tree_flatten_with_path(state_like, is_leaf=codecs.is_encoded)[0]
-    for path, like in pairs:
-        name = tree.path_name(path)
-        wanted = f"{name}/{like.name}" if codecs.is_encoded(like) else name
-        if wanted in arrays or not jnp.issubdtype(_dtype(like), jnp.floating):
-            continue
-        found = _taken(name, result)
-        if found is None:
-            continue
-        if not codecs.is_encoded(like):
-            result[name] = found
-        elif found.ndim:
-            new = codecs.encode(found, like.codec, block=like.block)
-            result[wanted], result[f"{name}/scales"] = new.codes, new.scales
-    return result
-
-
-def _dtype(leaf: Any) -> Any:
-    return jnp.float32 if codecs.is_encoded(leaf) else getattr(leaf, "dtype", jnp.int32)
-
-
-def _taken(name: str, arrays: dict[str, Any]) -> jax.Array | None:
-    """Takes the array of a name, in whatever codes, out of the others; None if it is not there."""
-    if name in arrays:
-        return jnp.asarray(arrays.pop(name)).astype(jnp.float32)
-    for key in list(arrays):
-        codec, _, block = key.removeprefix(f"{name}/").rpartition("_")
-        if key.startswith(f"{name}/") and codec in codecs.CODECS and block.isdigit():
-            scales = arrays.pop(f"{name}/scales", None)
-            if scales is None:
-                return None
-            parts = jnp.asarray(arrays.pop(key)), jnp.asarray(scales)
-            return codecs.decode(codecs.Encoded(*parts, codec, int(block)))
-    return None

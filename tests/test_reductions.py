@@ -55,10 +55,22 @@ def value(gradients):
     return {"value": 1.5}
 
 
+def blocks(name, shape):
+    """Along the first axis one, half as many as rows, as many; of a vector four."""
+    counts = {"one": (1, 2), "two": (4, 8), "wide": (8, 3), "bias": (4,), "gain": ()}
+    return counts[name]
+
+
 IN_PARTS = {
     "adafactor": (fnopt.adafactor, (0.01, 2), {"momentum": 0.9, "weight_decay_rate": 0.1}),
+    "adam_mini": (fnopt.adam_mini, (0.01,), {"blocks": blocks}),
+    "adamw_4bit": (fnopt.adamw_4bit, (0.01,), {"min_size": 0, "block": 5}),
+    "adamw_8bit": (fnopt.adamw_8bit, (0.01,), {"min_size": 16, "block": 4}),
+    "adamw_bf16_state": (fnopt.adamw_bf16_state, (0.01,), {}),
+    "add_noise": (fnopt.add_noise, (0.01, 0.55, 0), {}),
     "adahessian": (fnopt.adahessian, (0.01,), {}, hessian),
     "adaptive_grad_clip": (fnopt.adaptive_grad_clip, (0.01,), {}),
+    "apply_if_finite": (fnopt.apply_if_finite, (fnopt.adam(0.01), 30), {}),
     "asam": (fnopt.asam, (fnopt.adam(0.01),), {}),
     "came": (fnopt.came, (0.01,), {}),
     "cautious": (fnopt.cautious, (fnopt.adam(0.01),), {}),
@@ -73,11 +85,13 @@ IN_PARTS = {
     "guard": (fnopt.guard, (fnopt.adam(0.01),), {"spike": 1.05, "max_consecutive": 30}),
     "lamb": (fnopt.lamb, (0.01,), {"weight_decay": 0.1}),
     "lars": (fnopt.lars, (1.0,), {"weight_decay": 0.1}),
+    "lion_8bit": (fnopt.lion_8bit, (0.01,), {"min_size": 0}),
     "mars_adamw": (fnopt.mars_adamw, (0.01,), {}),
     "mars_lion": (fnopt.mars_lion, (0.01,), {}),
     "mechanize": (fnopt.mechanize, (fnopt.adam(0.01),), {"s_init": 1e-3}),
     "momo": (fnopt.momo, (), {}, value),
     "momo_adam": (fnopt.momo_adam, (), {}, value),
+    "noisy_sgd": (fnopt.noisy_sgd, (0.1,), {"key": 0}),
     "normalize_by_update_norm": (fnopt.normalize_by_update_norm, (), {}),
     "novograd": (fnopt.novograd, (0.01,), {}),
     "orthograd": (fnopt.orthograd, (fnopt.adam(0.01),), {}),
@@ -94,6 +108,7 @@ IN_PARTS = {
     "scale_by_param_block_rms": (fnopt.scale_by_param_block_rms, (), {}),
     "scale_by_trust_ratio": (fnopt.scale_by_trust_ratio, (), {}),
     "sm3": (fnopt.sm3, (0.1,), {}),
+    "store": (fnopt.store, (fnopt.momentum(0.01), {"trace": "dynamic8"}), {"min_size": 0}),
     "stable_adamw": (fnopt.stable_adamw, (0.01,), {"weight_decay": 0.1}),
 }
 
@@ -102,6 +117,7 @@ IN_PARTS = {
 PARTS_OF_THESE = {
     "scale_by_adafactor": "adafactor",
     "scale_by_adahessian": "adahessian",
+    "scale_by_adam_mini": "adam_mini",
     "scale_by_came": "came",
     "scale_by_dadapt_adamw": "dadapt_adamw",
     "scale_by_dog": "dog",
@@ -120,8 +136,26 @@ PARTS_OF_THESE = {
 }
 
 
+# In tests/test_draws_in_parts.py.
+DRAWS = {
+    "differentially_private_aggregate",
+    "dpsgd",
+    "gauss_newton_bartlett_estimator_diag_hessian",
+    "hutchinson_estimator_diag_hessian",
+}
+
 # In tests/optimizers/test_in_parts.py.
-MATRICES = {"adamuon", "dion", "mars_muon", "muon", "normuon", "psgd_kron", "scion", "shampoo", "soap"}
+MATRICES = {
+    "adamuon",
+    "dion",
+    "mars_muon",
+    "muon",
+    "normuon",
+    "psgd_kron",
+    "scion",
+    "shampoo",
+    "soap",
+}
 MATRICES |= {"muon_clip", "clip_attention_logits", "scale_by_muon", "scale_by_scion"}
 
 
@@ -131,7 +165,7 @@ def test_every_factory_that_is_told_of_parts_is_looked_at():
         for name, factory in factories(fnopt).items()
         if "axis_name" in inspect.signature(factory).parameters
     }
-    assert told == {*IN_PARTS, *PARTS_OF_THESE, *MATRICES}
+    assert told == {*IN_PARTS, *PARTS_OF_THESE, *DRAWS, *MATRICES}
 
 
 def run_in_parts(name, params, gradients, split=SPLIT, **how):
@@ -152,7 +186,7 @@ def run_in_parts(name, params, gradients, split=SPLIT, **how):
 @pytest.mark.parametrize("name", IN_PARTS)
 def test_steps_in_parts_are_those_of_whole_leaves(name):
     params, gradients = numbers(0), numbers(1, STEPS)
-    if name in ("guard", "dynamic_loss_scale"):  # in the part of one device
+    if name in ("guard", "apply_if_finite", "dynamic_loss_scale"):  # in the part of one device
         gradients["two"] = gradients["two"].at[7, 5, 3].set(jnp.inf)
     got, wanted = run_in_parts(name, params, gradients)
     assert list(differences(got, wanted)) == []
@@ -164,7 +198,21 @@ def without_scalars(t):
     return {name: x for name, x in t.items() if name != "gain"}
 
 
-@pytest.mark.parametrize("name", ["clip_by_global_norm", "prodigy", "lamb", "adafactor"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adafactor",
+        "adam_mini",
+        "adamw_4bit",
+        "adamw_8bit",
+        "apply_if_finite",
+        "clip_by_global_norm",
+        "lamb",
+        "noisy_sgd",
+        "prodigy",
+        "store",
+    ],
+)
 def test_where_types_do_not_tell_all_leaves_are_in_parts(name):
     params, gradients = without_scalars(numbers(0)), without_scalars(numbers(1, STEPS))
     split = without_scalars(SPLIT)

@@ -23,13 +23,14 @@ Source: Yao et al. 2020, arXiv 2006.00719.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from fnopt import leaves, reductions, tree
+from fnopt import leaves, mesh_axes, reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, Fraction, LearningRate, NonNegative
 from fnopt.transforms.decay import add_decayed_weights
@@ -44,13 +45,18 @@ class AdaHessianState(NamedTuple):
     nu: Any
 
 
-def hutchinson(value_fn: Callable[[Any], jax.Array], params: Any, key: jax.Array) -> Any:
+def hutchinson(
+    value_fn: Callable[[Any], jax.Array], params: Any, key: jax.Array, *, axis_name: Any = None
+) -> Any:
     """z ⊙ Hz for z of random signs: its expectation is the diagonal of the Hessian H.
 
     Args:
       value_fn: params -> scalar, twice differentiable.
       params: real; leaves that are not float arrays are left alone and get None.
       key: a PRNG key, another for each call.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension: each device draws z for the whole leaf and keeps its part. Without it
+        all parts of a leaf have the same signs, and the estimate is off.
     """
     every, treedef = leaves.flatten(params)
     live = [leaves.is_inexact(x) for x in every]
@@ -60,19 +66,24 @@ def hutchinson(value_fn: Callable[[Any], jax.Array], params: Any, key: jax.Array
         return value_fn(treedef.unflatten(next(rest) if on else x for x, on in zip(every, live)))
 
     point = [jnp.asarray(x) for x, on in zip(every, live) if on]
-    signs = random_signs(key, point)
+    signs = random_signs(key, point, axis_name)
     products = iter(tree.map(jnp.multiply, signs, jax.jvp(jax.grad(value), (point,), (signs,))[1]))
     return treedef.unflatten(next(products) if on else None for on in live)
 
 
-def random_signs(key: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
-    """±1 at random, in the shapes, dtypes and shardings of `like`, from one bit for each."""
-    counts = [-(-x.size // 32) for x in like]
+def random_signs(key: jax.Array, like: list[jax.Array], axis_name: Any = None) -> list[jax.Array]:
+    """±1 at random, in the shapes, dtypes and shardings of `like`, from one bit for each.
+
+    `axis_name` as in `hutchinson`.
+    """
+    counts = [-(-x.size * mesh_axes.parts(x, axis_name) // 32) for x in like]
     words = jax.random.bits(key, (sum(counts), 1), jnp.uint32)
 
     def unpack(x: jax.Array, words: jax.Array) -> jax.Array:
         bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None, :]) & jnp.uint32(1)
-        signs = 1 - 2 * bits.astype(jnp.int8).reshape(-1)[: x.size].reshape(x.shape)
+        shape = mesh_axes.whole_shape(x, axis_name)
+        signs = 1 - 2 * bits.astype(jnp.int8).reshape(-1)[: math.prod(shape)].reshape(shape)
+        signs = mesh_axes.part(signs, mesh_axes.split_axes(x, axis_name) if x.ndim else ())
         return jnp.ones_like(x) * signs.astype(x.dtype)
 
     ends = itertools.accumulate(counts)

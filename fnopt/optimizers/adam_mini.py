@@ -23,6 +23,7 @@ Source: Zhang et al. 2024, arXiv 2406.16793.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import tree
+from fnopt import mesh_axes, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
 from fnopt.transforms.decay import add_decayed_weights
@@ -53,8 +54,8 @@ def output_units(name: str, shape: Shape) -> Shape:
     return shape if len(shape) < 2 else (1,) * (len(shape) - 1) + shape[-1:]
 
 
-def _counts(blocks: Callable[[str, Shape], Any], path: Any, p: Any) -> Shape:
-    name, shape = tree.path_name(path), tuple(p.shape)
+def _counts(blocks: Callable[[str, Shape], Any], path: Any, shape: Shape) -> Shape:
+    name = tree.path_name(path)
     counts = tuple(blocks(name, shape))
     fits = len(counts) == len(shape) and all(
         c == 1 or (c > 0 and n % c == 0) or c == n for c, n in zip(counts, shape)
@@ -67,18 +68,67 @@ def _counts(blocks: Callable[[str, Shape], Any], path: Any, p: Any) -> Shape:
     return counts
 
 
-def _mean(x: jax.Array, counts: Shape) -> jax.Array:
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class _Blocks:
+    """A leaf's blocks on a device.
+
+    Attributes:
+      counts: how many lie along each axis.
+      axes: the mesh axes over which the parts lie that cut them along the first axis, where every
+        device has the numbers of all of these; () where each part has whole blocks.
+    """
+
+    counts: Shape
+    axes: tuple[Any, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the first axis has one block, over all parts."""
+        return self.counts[:1] == (1,)
+
+
+def _blocks(blocks: Callable[[str, Shape], Any], path: Any, p: Any, axis_name: Any) -> _Blocks:
+    counts = _counts(blocks, path, mesh_axes.whole_shape(p, axis_name))
+    parts = mesh_axes.parts(p, axis_name)
+    if not p.ndim or counts[0] % parts == 0:
+        return _Blocks((counts[0] // parts, *counts[1:]) if p.ndim else (), ())
+    return _Blocks(counts, mesh_axes.split_axes(p, axis_name))
+
+
+def _rows(n: int, b: _Blocks) -> jax.Array:
+    """The block along the first axis that each row of a part lies in."""
+    parts = math.prod(map(jax.lax.axis_size, b.axes))
+    start = jax.lax.axis_index(b.axes) * n
+    return (start + jnp.arange(n)) // (n * parts // b.counts[0])
+
+
+def _mean(x: jax.Array, b: _Blocks) -> jax.Array:
     """The mean over each block, of shape `counts`."""
-    size = max(x.size // max(math.prod(counts), 1), 1)
+    if not b.axes:
+        size = max(x.size // max(math.prod(b.counts), 1), 1)
+        return _sum(x, b.counts) / size
+    size = max(x.size * mesh_axes.parts(x, b.axes) // max(math.prod(b.counts), 1), 1)
+    if b.whole:
+        total = _sum(x, b.counts)
+    else:
+        rows = _sum(x, (x.shape[0], *b.counts[1:]))
+        total = jnp.zeros(b.counts, x.dtype).at[_rows(x.shape[0], b)].add(rows)
+    return jax.lax.psum(total, b.axes) / size
+
+
+def _sum(x: jax.Array, counts: Shape) -> jax.Array:
     if all(c in (1, n) for c, n in zip(counts, x.shape)):
         axes = tuple(i for i, c in enumerate(counts) if c == 1)
-        return x.sum(axis=axes, keepdims=True) / size
+        return x.sum(axis=axes, keepdims=True)
     apart = x.reshape([k for c, n in zip(counts, x.shape) for k in (c, n // c)])
-    return apart.sum(axis=tuple(range(1, 2 * x.ndim, 2))) / size
+    return apart.sum(axis=tuple(range(1, 2 * x.ndim, 2)))
 
 
-def _spread(v: jax.Array, shape: Shape) -> jax.Array:
+def _spread(v: jax.Array, shape: Shape, b: _Blocks) -> jax.Array:
     """Each block's number at all of its entries, or in a form that broadcasts to them."""
+    if b.axes and not b.whole:
+        v = v[_rows(shape[0], b)]
     if all(c in (1, n) for c, n in zip(v.shape, shape)):
         return v
     apart = v.reshape([k for c in v.shape for k in (c, 1)])
@@ -94,6 +144,7 @@ def scale_by_adam_mini(
     eps: NonNegative = 1e-8,
     *,
     blocks: Callable[[str, Shape], Any] = output_units,
+    axis_name: Any = None,
 ) -> Any:
     """u ← m̂ / (√v̂ + ε), with one v for each block.
 
@@ -102,6 +153,8 @@ def scale_by_adam_mini(
       b2: β₂ in [0, 1), the decay of the blocks' mean squares.
       eps: ε, outside the root.
       blocks: (path as "layer/kernel", shape) -> the number of blocks along each axis.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension; `blocks` is still given the shapes of whole leaves.
 
     Memory: one value per parameter and one per block.
 
@@ -112,7 +165,9 @@ def scale_by_adam_mini(
 
     def init(params: Any) -> AdamMiniState:
         def moment(path: Any, p: jax.Array) -> jax.Array:
-            return jnp.zeros(_counts(blocks, path, p), jnp.finfo(p.dtype).dtype)
+            b = _blocks(blocks, path, p, axis_name)
+            zeros = jnp.zeros(b.counts, jnp.finfo(p.dtype).dtype)
+            return mesh_axes.vary(zeros, mesh_axes.varying(p) - {*b.axes})
 
         mu = None if no_mean else tree.zeros_like(params)
         return AdamMiniState(
@@ -124,14 +179,19 @@ def scale_by_adam_mini(
         c1 = tree.debias(b1, t)
         c2 = tree.debias(b2, t)
 
-        def step(g: jax.Array, m: jax.Array | None, v: jax.Array) -> tuple[Any, ...]:
-            v = b2 * v + (1 - b2) * _mean(squares_for(g, v), v.shape)
+        def step(g: jax.Array, m: jax.Array | None, v: jax.Array, b: _Blocks) -> tuple[Any, ...]:
+            v = b2 * v + (1 - b2) * _mean(squares_for(g, v), b)
             g = tree.saturate(g)
             m = g if m is None else b1 * m + (1 - b1) * g
-            return c1 * m / _spread(tree.sqrt(c2 * v) + eps, g.shape), m, v
+            return c1 * m / _spread(tree.sqrt(c2 * v) + eps, g.shape, b), m, v
+
+        def found(path: Any, g: jax.Array, v: jax.Array) -> _Blocks:
+            told = axis_name is not None
+            return _blocks(blocks, path, g, axis_name) if told else _Blocks(v.shape, ())
 
         mu = tree.nones_like(updates) if no_mean else state.mu
-        updates, mu, nu = tree.map(step, updates, mu, state.nu, outputs=3)
+        each = jax.tree_util.tree_map_with_path(found, updates, state.nu)
+        updates, mu, nu = tree.map(step, updates, mu, state.nu, each, outputs=3)
         return updates, AdamMiniState(t, None if no_mean else mu, nu)
 
     return init, update
@@ -147,6 +207,7 @@ def adam_mini(
     blocks: Callable[[str, Shape], Any] = output_units,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """Adam-mini.
 
@@ -159,13 +220,15 @@ def adam_mini(
       weight_decay: λ ≥ 0, multiplied by the learning rate.
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension; `blocks` is still given the shapes of whole leaves.
 
     >>> import fnopt
     >>> fnopt.adam_mini(1e-3).arguments.arguments["blocks"].__name__
     'output_units'
     """
     return chain(
-        scale_by_adam_mini(b1, b2, eps, blocks=blocks),
+        scale_by_adam_mini(b1, b2, eps, blocks=blocks, axis_name=axis_name),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

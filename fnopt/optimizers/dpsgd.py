@@ -33,6 +33,8 @@ def dpsgd(
     seed: Any,
     momentum: Decay | None = None,
     nesterov: bool = False,
+    *,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """Differentially private gradient descent.
 
@@ -43,13 +45,15 @@ def dpsgd(
       seed: an int or a PRNG key: a secret, and another one for each run.
       momentum: γ in [0, 1), or None for none.
       nesterov: look ahead along the velocity.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which params are split, each along
+        its first dimension.
 
     >>> import fnopt
     >>> fnopt.dpsgd(0.1, 1.0, 1.1, seed=0)
     dpsgd(learning_rate=0.1, l2_norm_clip=1.0, noise_multiplier=1.1, seed=0)
     """
     members = [
-        differentially_private_aggregate(l2_norm_clip, noise_multiplier, seed),
+        differentially_private_aggregate(l2_norm_clip, noise_multiplier, seed, axis_name=axis_name),
         scale_by_learning_rate(learning_rate),
     ]
     if momentum is not None:

@@ -42,6 +42,7 @@ def adamw_8bit(
     block: int = BLOCK,
     min_size: int = 4096,
     where: Any = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """AdamW with moments of 8 bits. See `adamw`.
 
@@ -49,6 +50,8 @@ def adamw_8bit(
       block: entries along the last axis that share a scale.
       min_size: smaller leaves keep a float32 state.
       where: whose state is stored so, as in `store`; None for all.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Memory: 2.06 bytes per parameter.
 
@@ -68,7 +71,14 @@ def adamw_8bit(
         nesterov=nesterov,
         decay=decay,
     )
-    return store(rule, {"mu": "int8", "nu": "uint8"}, block=block, min_size=min_size, where=where)
+    return store(
+        rule,
+        {"mu": "int8", "nu": "uint8"},
+        block=block,
+        min_size=min_size,
+        where=where,
+        axis_name=axis_name,
+    )
 
 
 @composition
@@ -86,6 +96,7 @@ def adamw_4bit(
     block: int = BLOCK,
     min_size: int = 4096,
     where: Any = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """AdamW with moments of 4 bits. See `adamw`.
 
@@ -93,6 +104,8 @@ def adamw_4bit(
       block: entries along the last axis that share a scale.
       min_size: smaller leaves keep a float32 state.
       where: whose state is stored so, as in `store`; None for all.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Memory: 1.06 bytes per parameter.
 
@@ -112,7 +125,14 @@ def adamw_4bit(
         nesterov=nesterov,
         decay=decay,
     )
-    return store(rule, {"mu": "int4", "nu": "uint4"}, block=block, min_size=min_size, where=where)
+    return store(
+        rule,
+        {"mu": "int4", "nu": "uint4"},
+        block=block,
+        min_size=min_size,
+        where=where,
+        axis_name=axis_name,
+    )
 
 
 @composition
@@ -129,12 +149,15 @@ def adamw_bf16_state(
     decay: str = "decoupled",
     min_size: int = 0,
     where: Any = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """AdamW with moments in bfloat16, stochastically rounded. See `adamw`.
 
     Args:
       min_size: smaller leaves keep a float32 state.
       where: whose state is stored so, as in `store`; None for all.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Memory: 4 bytes per parameter.
 
@@ -154,7 +177,13 @@ def adamw_bf16_state(
         nesterov=nesterov,
         decay=decay,
     )
-    return store(rule, {"mu": "bfloat16", "nu": "bfloat16"}, min_size=min_size, where=where)
+    return store(
+        rule,
+        {"mu": "bfloat16", "nu": "bfloat16"},
+        min_size=min_size,
+        where=where,
+        axis_name=axis_name,
+    )
 
 
 @composition
@@ -169,6 +198,7 @@ def lion_8bit(
     block: int = BLOCK,
     min_size: int = 4096,
     where: Any = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """Lion with a moment of 8 bits. See `lion`.
 
@@ -176,6 +206,8 @@ def lion_8bit(
       block: entries along the last axis that share a scale.
       min_size: smaller leaves keep a float32 state.
       where: whose state is stored so, as in `store`; None for all.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension.
 
     Memory: 1.03 bytes per parameter.
 
@@ -184,4 +216,11 @@ def lion_8bit(
     lion_8bit(learning_rate=0.0001, b1=0.9, b2=0.99, weight_decay=0.001, ...)
     """
     rule = lion(learning_rate, b1, b2, weight_decay=weight_decay, mask=mask, decay=decay)
-    return store(rule, {"mu": "int8"}, block=block, min_size=min_size, where=where)
+    return store(
+        rule,
+        {"mu": "int8"},
+        block=block,
+        min_size=min_size,
+        where=where,
+        axis_name=axis_name,
+    )

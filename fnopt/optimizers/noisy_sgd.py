@@ -29,6 +29,7 @@ def noisy_sgd(
     key: Any = None,
     *,
     seed: int | None = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """Gradient descent with noise; a key or a seed must be given.
 
@@ -38,9 +39,12 @@ def noisy_sgd(
       gamma: γ ≥ 0, how fast it falls.
       key: a key of `jax.random`, or an int to make one of.
       seed: an int, in place of `key`.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension; without it all parts of a leaf get the same noise.
 
     >>> import fnopt
     >>> fnopt.noisy_sgd(0.1, key=0)
     noisy_sgd(learning_rate=0.1, eta=0.01, gamma=0.55, key=0)
     """
-    return chain(add_noise(eta, gamma, key, seed=seed), scale_by_learning_rate(learning_rate))
+    noise = add_noise(eta, gamma, key, seed=seed, axis_name=axis_name)
+    return chain(noise, scale_by_learning_rate(learning_rate))

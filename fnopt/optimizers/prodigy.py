@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import reductions, tree
+from fnopt import mesh_axes, reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Bound, Decay, Initial, LearningRate, NonNegative, Positive
 from fnopt.placement import every_nth
@@ -45,13 +45,40 @@ class ProdigyState(NamedTuple):
     numerator: Any
 
 
-def sliced(x: jax.Array, slice_p: int) -> jax.Array:
-    """Every k-th entry along one axis: the axis and k ≤ slice_p with the largest k that fits."""
-    fits = [max((k for k in range(1, slice_p + 1) if n % k == 0), default=1) for n in x.shape]
-    if not x.size or max(fits, default=1) == 1:
+def _stride(x: jax.Array, slice_p: int, axis_name: Any) -> tuple[int, int]:
+    """The axis and k ≤ slice_p of `sliced`."""
+    shape = mesh_axes.whole_shape(x, axis_name)
+    fits = [max((k for k in range(1, slice_p + 1) if n % k == 0), default=1) for n in shape]
+    k = max(fits, default=1) if x.size else 1
+    return (fits.index(k) if k > 1 else 0), k
+
+
+def sliced(x: jax.Array, slice_p: int, axis_name: Any = None) -> jax.Array:
+    """Every k-th entry along one axis: the axis and k ≤ slice_p with the largest k that fits.
+
+    `axis_name` names the mesh axes over which x is split along its first axis. Where k does not
+    divide a part's length, every device gets the entries of all parts.
+    """
+    axis, k = _stride(x, slice_p, axis_name)
+    if k == 1:
         return x
-    axis = fits.index(max(fits))
-    return every_nth(x, axis, x.shape[axis] // fits[axis])
+    n = x.shape[axis]
+    if n % k == 0:
+        return every_nth(x, axis, n // k)
+    axes = mesh_axes.split_axes(x, axis_name)
+    size = mesh_axes.whole_shape(x, axis_name)[0] // k
+    place = jax.lax.axis_index(axes) * n + jnp.arange(n)
+    rows = jnp.where(place % k == 0, place // k, size)  # the others are dropped
+    every = jnp.zeros((size, *x.shape[1:]), x.dtype).at[rows].set(x, mode="drop")
+    return jax.lax.psum(every, axes)
+
+
+def _once(x: jax.Array, leaf: jax.Array, slice_p: int, axis_name: Any) -> jax.Array:
+    """x of a leaf's sliced entries, divided by the devices that it will be added up over if each
+    has all of them."""
+    axis, k = _stride(leaf, slice_p, axis_name)
+    shared = leaf.ndim > 0 and leaf.shape[axis] % k > 0
+    return x / mesh_axes.parts(x, axis_name) if shared else x
 
 
 @gradient_transformation
@@ -86,7 +113,7 @@ def scale_by_prodigy(
         raise ValueError(f"scale_by_prodigy: slice_p must be at least 1, got {slice_p}")
 
     def init(params: Any) -> ProdigyState:
-        start = tree.map(lambda p: sliced(p, slice_p), params)
+        start = tree.map(lambda p: sliced(p, slice_p, axis_name), params)
         zero = jnp.zeros((), jnp.result_type(float))
         d = zero + estim_lr0
         mu, nu = tree.zeros_like(params), tree.real_zeros_like(params)
@@ -105,10 +132,11 @@ def scale_by_prodigy(
         ) -> tuple[Any, ...]:
             v = b2 * v + (1 - b2) * tree.squared(d * g)
             m = b1 * m + (1 - b1) * tree.saturate(d * g)
-            g, p = sliced(g, slice_p), sliced(p, slice_p)
+            g, p = (sliced(x, slice_p, axis_name) for x in (g, p))
             s = b3 * s + weight * g
             ahead = jnp.real(jnp.conj(g) * (p0 - p))
-            return m, v, s, ahead, jnp.abs(s)
+            ahead, size = (_once(x, v, slice_p, axis_name) for x in (ahead, jnp.abs(s)))
+            return m, v, s, ahead, size
 
         fields = state.mu, state.nu, state.gradient_sum, state.start, params
         mu, nu, s, ahead, sizes = tree.map(gather, updates, *fields, outputs=5)
@@ -162,6 +190,7 @@ def prodigy(
       safeguard_warmup: leave η out of s, for schedules that warm up.
       growth_rate: the most by which d is multiplied in one step; infinite for no limit.
       slice_p: estimate d from about one entry in `slice_p` (of the axis and divisor that fit).
+        Where that does not divide a part of a leaf, every device has the entries of all parts.
       bias_correction: multiply ρ by √(1−β₂ᵗ) / (1−β₁ᵗ).
       axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
 

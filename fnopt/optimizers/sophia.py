@@ -52,13 +52,15 @@ def _key(owner: str, random_seed: Any, key: Any, count: jax.Array) -> jax.Array:
 
 
 @gradient_transformation
-def hutchinson_estimator_diag_hessian(random_seed: Any = None) -> Any:
+def hutchinson_estimator_diag_hessian(random_seed: Any = None, *, axis_name: Any = None) -> Any:
     """u ← r ⊙ ∇²f(θ)r, r random signs: an estimate of the Hessian's diagonal.
 
     `update` needs `obj_fn`, a function of the params alone, and a `key` unless one is given here.
 
     Args:
       random_seed: a PRNG key or an int for all estimates, or None to give each its own key.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension: see `hutchinson`.
 
     Cost: one gradient and one forward derivative of it.
     """
@@ -68,14 +70,25 @@ def hutchinson_estimator_diag_hessian(random_seed: Any = None) -> Any:
         updates: Any, state: EstimatorState, params: Any, *, obj_fn: Any, key: Any = None
     ) -> Any:
         chosen = _key(owner, random_seed, key, state.count)
-        diagonal = hutchinson(obj_fn, params, chosen)
+        diagonal = hutchinson(obj_fn, params, chosen, axis_name=axis_name)
         return diagonal, EstimatorState(tree.increment(state.count))
 
     return lambda params: EstimatorState(tree.zero_count()), update
 
 
+def _labels(key: jax.Array, logits: jax.Array, axis_name: Any) -> jax.Array:
+    """A label for each row of logits, drawn as for the rows of all parts."""
+    if axis_name is None:
+        return jax.random.categorical(key, logits)
+    noise = jax.random.gumbel(key, mesh_axes.whole_shape(logits, axis_name), logits.dtype)
+    noise = mesh_axes.part(noise, mesh_axes.split_axes(logits, axis_name))
+    return jnp.argmax(noise + logits, axis=-1)
+
+
 @gradient_transformation
-def gauss_newton_bartlett_estimator_diag_hessian(random_seed: Any = None) -> Any:
+def gauss_newton_bartlett_estimator_diag_hessian(
+    random_seed: Any = None, *, axis_name: Any = None
+) -> Any:
     """u ← B ĝ²: an estimate of the Gauss-Newton matrix's diagonal for a cross-entropy loss.
 
     ĝ is the gradient of the mean cross-entropy against B labels drawn from the model. `update`
@@ -84,6 +97,9 @@ def gauss_newton_bartlett_estimator_diag_hessian(random_seed: Any = None) -> Any
 
     Args:
       random_seed: a PRNG key or an int for all estimates, or None to give each its own key.
+      axis_name: inside `shard_map`, the mesh axes over which the batch is split, the logits' first
+        dimension: the labels and ĝ are those of the whole batch. It must check what varies, as it
+        does by default. Without it all parts of a batch draw alike, and each has its own ĝ.
 
     Cost: one gradient.
     """
@@ -96,10 +112,12 @@ def gauss_newton_bartlett_estimator_diag_hessian(random_seed: Any = None) -> Any
 
         def loss(params: Any) -> Any:
             logits = logits_fn(params)
-            labels = jax.random.categorical(chosen, jax.lax.stop_gradient(logits))
+            labels = _labels(chosen, jax.lax.stop_gradient(logits), axis_name)
             log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
             picked = jnp.take_along_axis(log_p, labels[..., None], axis=-1)
-            return -jnp.mean(picked), labels.size
+            axes = mesh_axes.split_axes(logits, axis_name)
+            batch = labels.size * mesh_axes.parts(logits, axis_name)
+            return mesh_axes.across(jax.lax.pmean, -jnp.mean(picked), axes), batch
 
         gradient, batch = jax.grad(loss, has_aux=True)(params)
         diagonal = tree.map(lambda g: batch * tree.squared(g), gradient)

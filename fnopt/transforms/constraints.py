@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import tree
+from fnopt import mesh_axes, tree
 from fnopt.core import gradient_transformation
 from fnopt.hyperparameters import NonNegative
 
@@ -90,11 +90,20 @@ def as_key(owner: str, key: Any, seed: Any = None) -> jax.Array:
     return chosen
 
 
-def noise_like(key: jax.Array, count: jax.Array, updates: Any) -> Any:
-    """Standard normal numbers of the updates' shapes: another draw at each count and leaf."""
+def noise_like(key: jax.Array, count: jax.Array, updates: Any, axis_name: Any = None) -> Any:
+    """Standard normal numbers of the updates' shapes: another draw at each count and leaf.
+
+    `axis_name` names the mesh axes over which leaves are split, each along its first dimension:
+    each device then draws for the whole leaf, and keeps its part.
+    """
     leaves, treedef = tree.flatten(updates)
     keys = jax.random.split(jax.random.fold_in(key, count), max(len(leaves), 1))
-    return treedef.unflatten(jax.random.normal(k, u.shape, u.dtype) for k, u in zip(keys, leaves))
+
+    def draw(key: jax.Array, u: jax.Array) -> jax.Array:
+        normal = jax.random.normal(key, mesh_axes.whole_shape(u, axis_name), u.dtype)
+        return mesh_axes.part(normal, mesh_axes.split_axes(u, axis_name) if u.ndim else ())
+
+    return treedef.unflatten(map(draw, keys, leaves))
 
 
 class AddNoiseState(NamedTuple):
@@ -104,7 +113,14 @@ class AddNoiseState(NamedTuple):
 
 
 @gradient_transformation
-def add_noise(eta: NonNegative, gamma: NonNegative, key: Any = None, *, seed: Any = None) -> Any:
+def add_noise(
+    eta: NonNegative,
+    gamma: NonNegative,
+    key: Any = None,
+    *,
+    seed: Any = None,
+    axis_name: Any = None,
+) -> Any:
     """u ← u + N(0, η / tᵞ), with t from 1.
 
     The draw is a function of the key and the count, so a run that is resumed draws the same.
@@ -114,6 +130,9 @@ def add_noise(eta: NonNegative, gamma: NonNegative, key: Any = None, *, seed: An
       gamma: γ ≥ 0, how fast it falls.
       key: a PRNG key, or an int to make one from.
       seed: another word for an int key.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension: each device draws for the whole leaf and keeps its part. Without it
+        all parts of a leaf get the same noise.
 
     Source: Neelakantan et al. 2015, arXiv 1511.06807.
     """
@@ -123,7 +142,7 @@ def add_noise(eta: NonNegative, gamma: NonNegative, key: Any = None, *, seed: An
         t = tree.increment(state.count)
         time = tree.weak(t.astype(jnp.result_type(float)))
         deviation = tree.weak(jnp.sqrt(eta * time**-gamma))
-        noise = noise_like(key, t, updates)
+        noise = noise_like(key, t, updates, axis_name)
         return tree.map(lambda u, n: u + deviation * n, updates, noise), AddNoiseState(t)
 
     return lambda params: AddNoiseState(tree.zero_count()), update

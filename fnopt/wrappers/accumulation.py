@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fnopt import leaves, reductions, tree
+from fnopt import leaves, mesh_axes, reductions, tree
 from fnopt.core import gradient_transformation
 from fnopt.rule import Rule, routed
 from fnopt.state import find
@@ -202,26 +202,41 @@ def flush(optimizer: Any, state: Any, params: Any, **extra_args: Any) -> tuple[A
 
 
 def skip_not_finite(
-    updates: Any, gradient_step: Any, params: Any
+    updates: Any, gradient_step: Any, params: Any, *, axis_name: Any = None
 ) -> tuple[jax.Array, dict[str, Any]]:
     """For `MultiSteps`: leave out gradients with an infinite or NaN entry.
+
+    Inside `shard_map` or `pmap`, `axis_name` (by `functools.partial`) names the mesh axes over
+    which the tree is split: all devices then decide alike.
 
     Returns:
       bool (); and a dict with it and with the number of such entries, int32 ().
     """
-    bad = [jnp.sum(jnp.logical_not(jnp.isfinite(u))) for u in jax.tree.leaves(updates)]
+
+    def count(u: jax.Array) -> jax.Array:
+        bad = jnp.sum(jnp.logical_not(jnp.isfinite(u)))
+        return mesh_axes.across(jax.lax.psum, bad, mesh_axes.split_axes(u, axis_name))
+
+    bad = [count(u) for u in jax.tree.leaves(updates)]
     number = jnp.stack(bad).sum() if bad else jnp.zeros((), jnp.int32)
     return number > 0, {"should_skip": number > 0, "num_not_finite": number.astype(jnp.int32)}
 
 
 def skip_large_updates(
-    updates: Any, gradient_step: Any, params: Any, max_squared_norm: Any
+    updates: Any,
+    gradient_step: Any,
+    params: Any,
+    max_squared_norm: Any,
+    *,
+    axis_name: Any = None,
 ) -> tuple[jax.Array, dict[str, Any]]:
     """For `MultiSteps`, by `functools.partial`: leave out gradients with ‖g‖² ≥ a bound, or NaN.
+
+    `axis_name` as in `skip_not_finite`.
 
     Returns:
       bool (); and a dict with it and with ‖g‖², float (), which may be infinite for a finite g.
     """
-    size = reductions.norm(updates)
+    size = reductions.norm(updates, axis_name)
     bad = jnp.logical_not(size < jnp.sqrt(jnp.asarray(max_squared_norm, size.dtype)))
     return bad, {"should_skip": bad, "norm_squared": size * size}

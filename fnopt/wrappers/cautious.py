@@ -40,7 +40,8 @@ def cautious(
       min_fraction: the least mean of the mask to divide by.
       descending: whether the updates are ready to be added, as a whole optimizer's are; False for
         a rule before its sign is turned.
-      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split. It does
+        not reach the optimizer, which has its own.
 
     Good for: a little more of any optimizer with momentum, by its authors' tests on language
     models.

@@ -102,7 +102,8 @@ def guard(
       on_limit: what happens to the next bad step after them. "halt": it and all that follow are
         rejected, and `halted` is true. "accept": it is taken, and `forced` counts it. "reset": it
         is rejected and the optimizer's state is made anew.
-      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split. It does
+        not reach the optimizer, which has its own.
 
     Raises:
       ValueError: for a limit that does not exist.
@@ -182,7 +183,7 @@ def guard(
 
 
 @gradient_transformation
-def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Any:
+def apply_if_finite(inner: Any, max_consecutive_errors: int, *, axis_name: Any = None) -> Any:
     """An optimizer whose steps from infinite or NaN gradients are not taken, up to a limit.
 
     After `max_consecutive_errors` in a row the next such step is taken all the same, as optax has
@@ -191,8 +192,12 @@ def apply_if_finite(inner: Any, max_consecutive_errors: int) -> Any:
     Args:
       inner: any transformation.
       max_consecutive_errors: how many steps in a row may be rejected.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split: all
+        devices then decide alike. It does not reach the member, which has its own.
 
     State: `GuardState`. Memory: the optimizer's.
     """
-    rule = guard(inner, max_consecutive=max_consecutive_errors, on_limit="accept").rule
+    rule = guard(
+        inner, max_consecutive=max_consecutive_errors, on_limit="accept", axis_name=axis_name
+    ).rule
     return rule.init, rule.update, rule.routes or (lambda params: routed(inner, params))

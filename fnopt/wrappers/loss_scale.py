@@ -53,7 +53,8 @@ def dynamic_loss_scale(
       factor: by how much it grows and shrinks, above 1.
       min_scale: the least scale.
       max_scale: the largest scale.
-      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split. It does
+        not reach the optimizer, which has its own.
 
     Memory: the optimizer's.
     Source: Micikevicius et al. 2017, arXiv 1710.03740.

@@ -57,7 +57,8 @@ def mechanize(
       eps: ε > 0.
       s_init: s₀ > 0, the first scale: too small rather than too large.
       num_betas: n ≥ 1.
-      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split. It does
+        not reach the optimizer, which has its own.
 
     θ₀ is what the params are at the first update. Δ is kept, where the authors' and optax's codes
     compute it from θ: rounded params then do not disturb it.

@@ -35,7 +35,8 @@ def orthograd(
     Args:
       optimizer: any transformation; `update` needs params.
       renormalize: give g⊥ the norm of g.
-      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split. It does
+        not reach the optimizer, which has its own.
 
     Good for: networks that learn by heart and whose logits run away; not for problems where the
     size of the weights counts.

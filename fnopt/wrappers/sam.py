@@ -115,7 +115,8 @@ def sam(
         bfloat16, None in the place of leaves that are not float arrays.
       batch_axis_name: the mesh axes to average `grad_fn`'s gradients over.
       rho: ρ ≥ 0, how far uphill, if `adv_optimizer` is None.
-      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split. It does
+        not reach the optimizer, which has its own.
 
     Memory: one value per parameter, none in the opaque form; the optimizer's and the adversary's.
     Source: Foret et al. 2020, arXiv 2010.01412.
@@ -164,7 +165,8 @@ def asam(
       sync_period: as in `sam`.
       opaque_mode: as in `sam`.
       batch_axis_name: as in `sam`.
-      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which the tree is split. It does
+        not reach the optimizer, which has its own.
 
     Memory: one value per parameter, none in the opaque form, and the optimizer's.
     Source: Kwon et al. 2021, arXiv 2102.11600.

@@ -21,6 +21,7 @@ def store(
     where: Any = None,
     rounding: str = "stochastic",
     seed: int = 0,
+    axis_name: Any = None,
 ) -> Any:
     """An optimizer that keeps fields of its state in few bytes.
 
@@ -48,6 +49,10 @@ def store(
         for all leaves.
       rounding: "stochastic", or "nearest", with which a slow average stops moving.
       seed: tells apart runs that should not round alike.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension: blocks, sizes and the places that rounding goes by are then those of
+        whole leaves. It does not reach the optimizer, which has its own. (A `mu_dtype` of a rule
+        without one rounds each part as a leaf of its own: `store` can take its place.)
 
     Raises:
       ValueError: an unknown codec, dtype or rounding; in `init`, a field that the state does not
@@ -70,5 +75,6 @@ def store(
         chosen=None if where is None else chosen,
         rounding=rounding,
         seed=seed,
+        axis_name=axis_name,
     )
     return rule.init, rule.update, lambda params: routed(optimizer, params)

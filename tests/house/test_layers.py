@@ -13,7 +13,7 @@ LEVELS = {
     "recipe": 0, "rule": 0, "tree": 0, "reductions": 0, "fusion": 0, "leaves": 0, "placement": 0,
     "splits": 0, "masks": 0, "mesh_axes": 0, "meetings": 0,
     "linalg": 0, "matrices": 0, "hidden_matrices": 0,
-    "codecs": 0, "curves": 0, "rounding": 0, "projections": 0,
+    "codecs": 0, "blocks": 0, "curves": 0, "rounding": 0, "projections": 0,
     "losses": 0, "mlp": 0,
     "hyperparameters": 1, "injection": 1, "storage": 1, "core": 1, "apply": 1,
     "schedules": 2, "transforms": 2, "state": 2, "summaries": 2, "surgery": 2, "sharding": 2,

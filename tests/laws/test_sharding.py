@@ -15,6 +15,7 @@ from jax.sharding import AxisType, NamedSharding
 import fnopt
 from fnopt import tree
 from fnopt.splits import zero_states
+from fnopt.testing.laws.subject import Subject, changes
 
 SHAPES = {"w": (8, 16), "stack": (4, 8, 8), "b": (16,), "whole": (3, 5), "scale": ()}
 SPECS = {"w": ("x", ("y", "z")), "stack": ("z", "x", "y"), "b": ("y",)}
@@ -105,7 +106,7 @@ def test_every_leaf_is_split_as_its_parameter_is(name):
 
 @pytest.mark.parametrize("name", subjects.SUBJECTS)
 def test_init_puts_it_there(name):
-    mesh = mesh_of((2, 4))
+    mesh = mesh_of((2, 2, 2))
     params = params_on(mesh)
     optimizer = built(name, params)
     places, state = fnopt.state_shardings(optimizer, shapes_on(mesh)), optimizer.init(params)
@@ -114,3 +115,23 @@ def test_init_puts_it_there(name):
         jax.tree_util.tree_flatten_with_path(state)[0], jax.tree.leaves(places)
     ):
         assert leaf.sharding.is_equivalent_to(place, leaf.ndim), (path, leaf.sharding, place)
+
+
+@pytest.mark.parametrize("shape", [(8,), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("name", subjects.SUBJECTS)
+def test_a_step_leaves_it_there(name, shape):
+    """By the types of an explicit mesh, so that there is one compile; of two axes L10 runs it."""
+    mesh = mesh_of(shape, AxisType.Explicit)
+    params = shapes_on(mesh)
+    build = subjects.SUBJECTS[name]
+    subject = Subject(build, **build.plan(params))
+    with jax.set_mesh(mesh):
+        before = params, subject.init(params)
+        after = jax.eval_shape(subject.step, *before, params)
+    assert list(changes(before, after)) == []
+    for (path, x), y in zip(
+        jax.tree_util.tree_flatten_with_path(before)[0], jax.tree.leaves(after)
+    ):
+        was, spec = x.sharding or y.sharding, y.sharding.spec if y.sharding else jax.P()
+        told = f"{jax.tree_util.keystr(path)} was on {was} and moved to {spec}"
+        assert was is None or was.is_equivalent_to(NamedSharding(mesh, spec), x.ndim), told

@@ -234,3 +234,27 @@ def test_all_devices_skip_a_step_or_none(name):
     assert fnopt.step_count(state) == (STEPS - 7) // 2
     run = in_parts(lambda *ts: trained(make(axis_name="data"), *ts)[0], (PLACES, EACH))
     assert list(differences(run(params, gradients), wanted)) == []
+
+
+# Without `axis_name`
+
+
+@pytest.mark.parametrize("make", [fnopt.apollo, fnopt.galore], ids=lambda f: f.__name__)
+def test_stacks_of_matrices_in_parts_are_projected_as_on_one_device(make):
+    """Each device has whole matrices; vectors are stepped entry by entry."""
+    words = {"rank": 2, "update_proj_gap": 5} | ({"key": 0} if make is fnopt.apollo else {})
+    places = {"stack": jax.P("data"), "bias": jax.P("data")}
+    each = {name: jax.P(None, "data") for name in places}
+    rng = np.random.default_rng(0)
+
+    def stacked(*leading):
+        shapes = {"stack": (8, 6, 4), "bias": (16,)}
+        return {
+            name: jnp.asarray(rng.normal(size=(*leading, *shape)), jnp.float32)
+            for name, shape in shapes.items()
+        }
+
+    params, gradients = stacked(), stacked(STEPS)
+    wanted, _ = jax.jit(lambda *ts: trained(make(0.01, **words), *ts))(params, gradients)
+    run = in_parts(lambda *ts: trained(make(0.01, **words), *ts)[0], (places, each), places)
+    assert list(differences(run(params, gradients), wanted)) == []

@@ -136,6 +136,9 @@ def apollo(
 ) -> GradientTransformation:
     """APOLLO, approximated gradient scaling.
 
+    Inside `shard_map` and `pmap` a matrix in parts is projected part by part, as so many smaller
+    ones: give it whole matrices there, or stacks in parts.
+
     Args:
       learning_rate: η ≥ 0.
       key: a PRNG key, or an int to make one from, for the projections.

@@ -108,6 +108,9 @@ def galore(
 ) -> GradientTransformation:
     """GaLore, gradient low-rank projection.
 
+    Inside `shard_map` and `pmap` a matrix in parts is projected part by part, as so many smaller
+    ones: give it whole matrices there, or stacks in parts.
+
     Args:
       learning_rate: η ≥ 0.
       rank: r ≥ 1, the dimensions of the subspace; at most a matrix's shorter side.

@@ -62,6 +62,9 @@ def blocks(name, shape):
 
 
 IN_PARTS = {
+    "apollo": (fnopt.apollo, (0.01,), {"key": 0, "rank": 3, "update_proj_gap": 7}),
+    "apollo_mini": (fnopt.apollo_mini, (0.01,), {"key": 0}),
+    "galore": (fnopt.galore, (0.01,), {"rank": 3, "update_proj_gap": 7}),
     "adafactor": (fnopt.adafactor, (0.01, 2), {"momentum": 0.9, "weight_decay_rate": 0.1}),
     "adam_mini": (fnopt.adam_mini, (0.01,), {"blocks": blocks}),
     "adamw_4bit": (fnopt.adamw_4bit, (0.01,), {"min_size": 0, "block": 5}),
@@ -115,6 +118,8 @@ IN_PARTS = {
 
 # Looked at within the optimizer that they are the rule of.
 PARTS_OF_THESE = {
+    "scale_by_apollo": "apollo",
+    "scale_by_galore": "galore",
     "scale_by_adafactor": "adafactor",
     "scale_by_adahessian": "adahessian",
     "scale_by_adam_mini": "adam_mini",

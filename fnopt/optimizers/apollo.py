@@ -29,7 +29,15 @@ import jax.numpy as jnp
 from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Bound, Decay, LearningRate, NonNegative, Positive
-from fnopt.linalg.low_rank import is_matrix, is_tall, low_zeros, project, random_bases
+from fnopt.linalg.low_rank import (
+    is_matrix,
+    is_tall,
+    low_zeros,
+    project,
+    random_bases,
+    rows_over,
+    whole_shape,
+)
 from fnopt.transforms.constraints import as_key
 from fnopt.transforms.decay import add_decayed_weights
 from fnopt.transforms.normalization import reciprocal
@@ -61,6 +69,7 @@ def scale_by_apollo(
     b2: Decay = 0.999,
     eps: NonNegative = 1e-6,
     max_growth: Bound = 1.01,
+    axis_name: Any = None,
 ) -> Any:
     """u ← √α c U; Adam's step for vectors and scalars. See `apollo`.
 
@@ -79,7 +88,7 @@ def scale_by_apollo(
             real = jnp.finfo(p.dtype).dtype
             return jnp.zeros((*p.shape[:-2], 1, 1), real) if is_matrix(p) else None
 
-        mu = jax.tree.map(lambda p: low_zeros(p, rank), params)
+        mu = jax.tree.map(lambda p: low_zeros(p, rank, rows_over(p, axis_name)), params)
         nu, norms = tree.real_zeros_like(mu), jax.tree.map(norm, params)
         return ApolloState(tree.zero_count(), None if no_mean else mu, nu, norms)
 
@@ -87,7 +96,7 @@ def scale_by_apollo(
         t = tree.increment(state.count)
         c1, c2 = tree.debias(b1, t), tree.debias(b2, t)
         now = jax.random.fold_in(key, state.count // update_proj_gap)
-        bases = random_bases(now, updates, rank)
+        bases = random_bases(now, updates, rank, axis_name)
 
         def adam(r: jax.Array, m: jax.Array | None, v: jax.Array) -> tuple[jax.Array, jax.Array]:
             v = b2 * v + (1 - b2) * tree.squared(r)
@@ -98,12 +107,16 @@ def scale_by_apollo(
             if last is None:
                 m, v = adam(g, m, v)
                 return c1 * m / (tree.sqrt(c2 * v) + eps), m, v, None
-            axes = (-2, -1) if scale_type == "tensor" else (-1,) if is_tall(g.shape) else (-2,)
-            r = project(g, basis)
+            over = rows_over(g, axis_name)
+            tall = is_tall(whole_shape(g, over))
+            axes = (-2, -1) if scale_type == "tensor" else (-1,) if tall else (-2,)
+            r_over = over if tall else ()  # which has g's rows
+            r = project(g, basis, over)
             m, v = adam(r, m, v)
-            size = reductions.axis_norm(m / (tree.sqrt(v) + eps), axes)
-            s = size * reciprocal(reductions.axis_norm(r, axes))
-            norm = reductions.axis_norm(s * reductions.axis_norm(g, axes), (-2, -1))
+            size = reductions.axis_norm(m / (tree.sqrt(v) + eps), axes, r_over)
+            s = size * reciprocal(reductions.axis_norm(r, axes, r_over))
+            scaled = s * reductions.axis_norm(g, axes, over)
+            norm = reductions.axis_norm(scaled, (-2, -1), r_over if scale_type == "channel" else ())
             most = jnp.where(last > 0, max_growth * last, norm)
             held = jnp.minimum(most * reciprocal(norm), 1.0)
             u = g * (scale**0.5 * (c1 / c2**0.5) * held * s)
@@ -133,11 +146,9 @@ def apollo(
     max_growth: Bound = 1.01,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """APOLLO, approximated gradient scaling.
-
-    Inside `shard_map` and `pmap` a matrix in parts is projected part by part, as so many smaller
-    ones: give it whole matrices there, or stacks in parts.
 
     Args:
       learning_rate: η ≥ 0.
@@ -154,6 +165,8 @@ def apollo(
       weight_decay: λ ≥ 0, multiplied by the learning rate.
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension. What is of rank r and has no rows in parts is whole on each device.
 
     >>> import fnopt
     >>> fnopt.apollo(0.01, key=0, rank=64).name
@@ -170,6 +183,7 @@ def apollo(
         b2=b2,
         eps=eps,
         max_growth=max_growth,
+        axis_name=axis_name,
     )
     decay = add_decayed_weights(weight_decay, mask)
     return chain(rule, decay, scale_by_learning_rate(learning_rate))
@@ -189,6 +203,7 @@ def apollo_mini(
     max_growth: Bound = 1.01,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """APOLLO-Mini: `apollo` of rank 1, with one scale for each matrix. See `apollo`.
 
@@ -210,4 +225,5 @@ def apollo_mini(
         max_growth=max_growth,
         weight_decay=weight_decay,
         mask=mask,
+        axis_name=axis_name,
     )

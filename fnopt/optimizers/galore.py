@@ -23,18 +23,18 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from fnopt import mesh_axes, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import LearningRate, NonNegative
 from fnopt.linalg.low_rank import (
-    basis_shape,
+    basis_zeros,
     is_matrix,
     lift,
     low_zeros,
     principal_basis,
     project,
+    rows_over,
 )
 from fnopt.optimizers.adam import scale_by_adam
 from fnopt.transforms.decay import add_decayed_weights
@@ -59,6 +59,8 @@ def scale_by_galore(
     update_proj_gap: int = 200,
     scale: NonNegative = 1.0,
     base_optimizer: Any = ADAM,
+    *,
+    axis_name: Any = None,
 ) -> Any:
     """u ← α N Pᵀ or α P N; the base optimizer's update for vectors and scalars. See `galore`.
 
@@ -70,9 +72,10 @@ def scale_by_galore(
 
     def init(params: Any) -> GaloreState:
         def start(p: jax.Array) -> Any:
-            return jnp.zeros(basis_shape(p.shape, rank), p.dtype) if is_matrix(p) else None
+            return basis_zeros(p, rank, rows_over(p, axis_name)) if is_matrix(p) else None
 
-        state = base_optimizer.init(jax.tree.map(lambda p: low_zeros(p, rank), params))
+        low = jax.tree.map(lambda p: low_zeros(p, rank, rows_over(p, axis_name)), params)
+        state = base_optimizer.init(low)
         return GaloreState(tree.zero_count(), jax.tree.map(start, params), state)
 
     def update(updates: Any, state: GaloreState, params: Any = None, **extra_args: Any) -> Any:
@@ -81,14 +84,19 @@ def scale_by_galore(
         def renewed(g: jax.Array, last: Any) -> Any:
             if last is None:
                 return None
-            return mesh_axes.cond(due, lambda: principal_basis(g, last), lambda: last)
+            over = rows_over(g, axis_name)
+            return mesh_axes.cond(due, lambda: principal_basis(g, last, over), lambda: last)
 
         basis = tree.map(renewed, updates, state.basis)
-        low = tree.map(lambda g, b: g if b is None else project(g, b), updates, basis)
+
+        def forth(g: jax.Array, b: Any) -> jax.Array:
+            return g if b is None else project(g, b, rows_over(g, axis_name))
+
+        low = tree.map(forth, updates, basis)
         low, inner = base_optimizer.update(low, state.base_optimizer, None, **extra_args)
 
         def back(g: jax.Array, n: jax.Array, b: Any) -> jax.Array:
-            return n if b is None else scale * lift(n, b, g)
+            return n if b is None else scale * lift(n, b, g, rows_over(g, axis_name))
 
         updates = tree.map(back, updates, low, basis)
         return updates, GaloreState(tree.increment(state.count), basis, inner)
@@ -105,11 +113,10 @@ def galore(
     base_optimizer: Any = ADAM,
     weight_decay: NonNegative = 0.0,
     mask: Any = None,
+    *,
+    axis_name: Any = None,
 ) -> GradientTransformation:
     """GaLore, gradient low-rank projection.
-
-    Inside `shard_map` and `pmap` a matrix in parts is projected part by part, as so many smaller
-    ones: give it whole matrices there, or stacks in parts.
 
     Args:
       learning_rate: η ≥ 0.
@@ -121,13 +128,15 @@ def galore(
       weight_decay: λ ≥ 0, multiplied by the learning rate.
       mask: which leaves decay: a tree of bools with the params' structure or a prefix of it, or a
         function of the params that returns one.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are split, each along
+        its first dimension. What is of rank r and has no rows in parts is whole on each device.
 
     >>> import fnopt
     >>> fnopt.galore(0.01, rank=64, scale=0.25).name
     'galore'
     """
     return chain(
-        scale_by_galore(rank, update_proj_gap, scale, base_optimizer),
+        scale_by_galore(rank, update_proj_gap, scale, base_optimizer, axis_name=axis_name),
         add_decayed_weights(weight_decay, mask),
         scale_by_learning_rate(learning_rate),
     )

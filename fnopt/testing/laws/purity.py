@@ -62,10 +62,9 @@ def pure(subject: Subject, found: Evidence) -> None:
     gradients = [gradients_of(step=i) for i in range(STEPS)]
     eager = list(subject.run(params, gradients))
     _repeatable(subject, found, params, gradients)
-    step = jax.jit(subject.step)
-    _compiled(subject, step, found, params, gradients, eager[-1])
+    _compiled(subject, found, params, gradients, eager[-1])
     _in_containers(subject, found, params, gradients, _by_name(eager[1][0]))
-    _mapped(subject, step, found)
+    _mapped(subject, found)
 
 
 def _repeatable(subject: Subject, found: Evidence, params: Any, gradients: list[Any]) -> None:
@@ -84,26 +83,22 @@ def _repeatable(subject: Subject, found: Evidence, params: Any, gradients: list[
 
 def _compiled(
     subject: Subject,
-    step: Any,
     found: Evidence,
     params: Any,
     gradients: list[Any],
     eager: Any,
 ) -> None:
     with found.at("jit against eager"):
-        moved, state = params, subject.init(params)
-        for gradient in gradients:
-            moved, state = step(moved, state, gradient)
-        found.extend(differences((state, moved), eager[1:], TOLERANCE))
+        jitted = list(subject.run(params, gradients, jitted=True))[-1]
+        found.extend(differences(jitted[1:], eager[1:], TOLERANCE))
     with found.at("scan against eager"):
 
         def body(carry: Any, gradient: Any) -> Any:
-            moved, state = subject.step(carry[0], carry[1], gradient)
-            return (moved, state), None
+            return subject.advance(gradient, *carry)[1:], None
 
         stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *gradients)
-        moved, state = jax.lax.scan(body, (params, subject.init(params)), stacked)[0]
-        found.extend(differences((state, moved), eager[1:], TOLERANCE))
+        scanned = jax.lax.scan(body, (subject.init(params), params), stacked)[0]
+        found.extend(differences(scanned, eager[1:], TOLERANCE))
 
 
 def _in_containers(
@@ -125,16 +120,15 @@ def _in_containers(
             found.extend(differences({k: got[k] for k in usual}, wanted, TOLERANCE))
 
 
-def _mapped(subject: Subject, step: Any, found: Evidence) -> None:
-    def two_steps(params: Any, gradients: Any, step: Any = subject.step) -> Any:
-        state = subject.init(params)
-        params, state = step(params, state, gradients)
-        return step(params, state, gradients)
+def _mapped(subject: Subject, found: Evidence) -> None:
+    def two_steps(params: Any, gradients: Any) -> Any:
+        _, state, params = subject.advance(gradients, subject.init(params), params)
+        return subject.advance(gradients, state, params)[1:]
 
     with found.at("vmap against a loop"):
         singles = [(params_of(), gradients_of(step=0)), (gradients_of(step=1), params_of())]
         batch = jax.tree.map(lambda *xs: jnp.stack(xs), *singles)
         mapped = jax.jit(jax.vmap(two_steps))(*batch)
         for i, single in enumerate(singles):
-            alone = two_steps(*single, step=step)
+            alone = two_steps(*single)
             found.extend(differences(jax.tree.map(lambda x: x[i], mapped), alone, TOLERANCE))

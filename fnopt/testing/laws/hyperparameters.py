@@ -181,15 +181,12 @@ def _errors_where_fixed(subject: Subject, found: Evidence, known: dict[str, floa
 
 
 def _mapped_and_differentiated(trial: Trial, found: Evidence) -> None:
-    _, start, known, public = trial
-
-    def updates_at(values: dict[str, Any]) -> Any:
-        return trial.after(set_hyperparameters(start, **values))
+    tunable, start, known, public = trial
 
     with found.at("vmap over the hyperparameters against a loop"):
         factors = (0.5, 1.0)
         batch = {public[n]: jnp.asarray([f * v for f in factors]) for n, v in known.items()}
-        mapped = jax.jit(jax.vmap(updates_at))(batch)
+        mapped = jax.jit(jax.vmap(lambda v: trial.after(set_hyperparameters(start, **v))))(batch)
         for i in range(len(factors)):
             one = {name: values[i] for name, values in batch.items()}
             alone = trial.after(set_hyperparameters(start, **one))
@@ -197,7 +194,9 @@ def _mapped_and_differentiated(trial: Trial, found: Evidence) -> None:
     with found.at("the derivative by the hyperparameters"):
 
         def total(values: dict[str, Any]) -> jax.Array:
-            sums = [jnp.sum(u) for u in jax.tree.leaves(updates_at(values))]
+            state = set_hyperparameters(start, **values)
+            updates, _ = tunable.update(gradients_of(), state, params_of())
+            sums = [jnp.sum(u) for u in jax.tree.leaves(updates)]
             return jnp.stack(sums).sum()
 
         values = {public[n]: v for n, v in known.items()}

@@ -35,6 +35,13 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 finished = 0
 
 
+def pytest_collection_finish(session):
+    """Spares the collector what lives as long as the tests: modules, and thousands of tests."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 def pytest_runtest_teardown(item, nextitem):
     """Forgets compiled programs before they use up the memory maps that a process may have, or
     JAX's cache of 8192 calls: once it is full, a new function says that it has compiled none."""

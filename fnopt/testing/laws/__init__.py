@@ -140,17 +140,18 @@ LAWS: Mapping[str, Law] = {
 """The laws by their codes, `L1` to `L18`."""
 
 
-def report(build: Callable[..., Any], laws: Mapping[str, Law] = LAWS) -> list[Finding]:
+def report(build: Callable[..., Any] | Subject, laws: Mapping[str, Law] = LAWS) -> list[Finding]:
     """The verdict of each law on the transformation that `build()` returns.
 
     Args:
-      build: returns the transformation, or a pair of functions; see `Builder`.
+      build: returns the transformation, or a pair of functions; see `Builder`. Each law looks at
+        one of its own; a `Subject` instead is one for all, whose programs are compiled once.
       laws: the laws to judge by: all of them, or some, as `{"L1": LAWS["L1"]}`.
     """
     return [law.judge(build) for law in laws.values()]
 
 
-def check(build: Callable[..., Any], laws: Mapping[str, Law] = LAWS) -> None:
+def check(build: Callable[..., Any] | Subject, laws: Mapping[str, Law] = LAWS) -> None:
     """Asserts that the transformation that `build()` returns keeps the laws.
 
     Raises:

@@ -81,7 +81,8 @@ def _run(subject: Subject, found: Evidence, holding: dict[str, Any]) -> bool:
     """Twice two scanned steps of one program with every pair of dtypes: whether all is well."""
 
     def all_steps(trees: Any, _: Any) -> Any:
-        return {name: (*subject.step(p, s, g), g) for name, (p, s, g) in trees.items()}, None
+        moved = {name: subject.advance(g, s, p) for name, (p, s, g) in trees.items()}
+        return {name: (p, s, trees[name][2]) for name, (_, s, p) in moved.items()}, None
 
     with found.at("jitted steps, as the carry of lax.scan"):
         counted = Counted(lambda trees: jax.lax.scan(all_steps, trees, length=2)[0])
@@ -109,11 +110,11 @@ def no_aliasing(subject: Subject, found: Evidence) -> None:
                         owner = owners.setdefault(pointer, path)
                         found.expect(owner == path, f"{path} shares the buffer of {owner}")
     with found.at("params and state donated together"):
-        step = jax.jit(subject.step, donate_argnums=(0, 1))
+        step = jax.jit(lambda s, p, g: subject.advance(g, s, p)[1:], donate_argnums=(0, 1))
         params = params_of(shapes=FEW)
         state = subject.init(params)
         for i in range(2):
-            params, state = step(params, state, gradients_of(step=i, shapes=FEW))
+            state, params = step(state, params, gradients_of(step=i, shapes=FEW))
 
 
 def abstract_init(subject: Subject, found: Evidence) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +12,6 @@ from fnopt.hyperparameters import Kind, Tunable, hyperparameters, set_hyperparam
 from fnopt.testing.laws.law import Evidence, NotApplicable
 from fnopt.testing.laws.mistakes import must_refuse
 from fnopt.testing.laws.subject import (
-    Counted,
     Subject,
     changes,
     describe,
@@ -87,18 +85,16 @@ def run_time_hyperparameters(subject: Subject, found: Evidence) -> None:
                 found.breach(f"reads {shown[places[name][0]]}")
     public = {name: places[name][0] for name in numbers if len(places[name]) == 1}
     known = {name: numbers[name] for name in public}
-    after = jax.jit(lambda state: _first_updates(tunable, state))
-    trial = Trial(tunable, start, known, public, after)
+    trial = Trial(tunable, start, known, public)
     _changes_take_effect(trial, found)
     _errors_where_fixed(subject, found, known)
     with found.at("all changed at once, jitted"):
-        counted = Counted(tunable.step)
-        step = jax.jit(counted)
-        _, state = step(params, start, gradients)
+        _, state, _ = tunable.advance(gradients, start, params)
         state = set_hyperparameters(state, **{public[n]: v / 2 for n, v in known.items()})
         found.extend(changes(start, state))
-        _, state = step(params, state, gradients)
-        found.expect(counted.traces == 1, f"traced {counted.traces} times, expected 1")
+        _, state, _ = tunable.advance(gradients, state, params)
+        traces = tunable.traced.traces
+        found.expect(traces == 1, f"traced {traces} times, expected 1")
         found.extend(changes(start, state))
     _mapped_and_differentiated(trial, found)
 
@@ -111,14 +107,16 @@ class Trial(NamedTuple):
       start: its first state.
       known: hyperparameter -> the value that it was built with.
       public: hyperparameter -> its name in the state.
-      after: a compiled function: state -> the updates of its first step.
     """
 
     tunable: Subject
     start: Any
     known: dict[str, float]
     public: dict[str, str]
-    after: Callable[[Any], Any]
+
+    def after(self, state: Any) -> Any:
+        """The updates of its first step from a state, by the compiled program."""
+        return self.tunable.advance(gradients_of(), state, params_of())[0]
 
 
 def _readable(subject: Subject, found: Evidence) -> None:
@@ -141,24 +139,20 @@ def another(kind: Kind, value: float) -> float:
     return next((x for x in candidates if x != value and kind.contains(x)), value)
 
 
-def _first_updates(subject: Subject, state: Any) -> Any:
-    return subject.update(gradients_of(), state, params_of())[0]
-
-
 def _changes_take_effect(trial: Trial, found: Evidence) -> None:
     """A value set in a fresh state acts as one that the optimizer was built with.
 
     All at once first; one by one where that is not so, to say which.
     """
-    tunable, start, known, public, after = trial
+    tunable, start, known, public = trial
     kinds = tunable.builder.kinds
     new = {name: another(kinds[name], value) for name, value in known.items()}
 
     def compared(values: dict[str, float]) -> list[str]:
         changed = set_hyperparameters(start, **{public[n]: v for n, v in values.items()})
         built = Subject(tunable.builder, **values)
-        wanted = _first_updates(built, built.init(params_of()))
-        return list(differences(after(changed), wanted, 1e-3))
+        wanted, _ = built.update(gradients_of(), built.init(params_of()), params_of())
+        return list(differences(trial.after(changed), wanted, 1e-3))
 
     before, together = len(found.breaches), ["an error"]
     with found.at("all hyperparameters set to other values"):
@@ -187,23 +181,22 @@ def _errors_where_fixed(subject: Subject, found: Evidence, known: dict[str, floa
 
 
 def _mapped_and_differentiated(trial: Trial, found: Evidence) -> None:
-    tunable, start, known, public, after = trial
-
-    def updates_at(values: dict[str, Any]) -> Any:
-        return _first_updates(tunable, set_hyperparameters(start, **values))
+    tunable, start, known, public = trial
 
     with found.at("vmap over the hyperparameters against a loop"):
         factors = (0.5, 1.0)
         batch = {public[n]: jnp.asarray([f * v for f in factors]) for n, v in known.items()}
-        mapped = jax.jit(jax.vmap(updates_at))(batch)
+        mapped = jax.jit(jax.vmap(lambda v: trial.after(set_hyperparameters(start, **v))))(batch)
         for i in range(len(factors)):
             one = {name: values[i] for name, values in batch.items()}
-            alone = after(set_hyperparameters(start, **one))
+            alone = trial.after(set_hyperparameters(start, **one))
             found.extend(differences(jax.tree.map(lambda x: x[i], mapped), alone, 1e-4))
     with found.at("the derivative by the hyperparameters"):
 
         def total(values: dict[str, Any]) -> jax.Array:
-            sums = [jnp.sum(u) for u in jax.tree.leaves(updates_at(values))]
+            state = set_hyperparameters(start, **values)
+            updates, _ = tunable.update(gradients_of(), state, params_of())
+            sums = [jnp.sum(u) for u in jax.tree.leaves(updates)]
             return jnp.stack(sums).sum()
 
         values = {public[n]: v for n, v in known.items()}

@@ -80,12 +80,13 @@ class Law:
     says: str
     check: Callable[[Subject, Evidence], None] = dataclasses.field(repr=False)
 
-    def judge(self, build: Callable[..., Any]) -> Finding:
-        """The verdict on the transformation that `build()` returns."""
+    def judge(self, build: Callable[..., Any] | Subject) -> Finding:
+        """The verdict on the transformation that `build()` returns, or on a `Subject`."""
         evidence = Evidence()
         try:
             with evidence.at(""):
-                self.check(Subject(build), evidence)
+                subject = build if isinstance(build, Subject) else Subject(build)
+                self.check(subject, evidence)
         except NotApplicable as reason:
             if not evidence.breaches:
                 return Finding(self, NOT_APPLICABLE, (str(reason), *evidence.notes))

@@ -56,7 +56,7 @@ def _long_run(subject: Subject, dtype: Any) -> dict[str, Any]:
     def advance(carry: Any, g: jax.Array) -> Any:
         state, total, _ = carry
         gradients = jax.tree.map(lambda p: jnp.full(p.shape, g.astype(dtype)), params)
-        updates, state = subject.look(gradients, state, params)
+        updates, state, _ = subject.advance(gradients, state, params)
         updates = jax.tree.map(lambda u: u.astype(jnp.float32), updates)
         return (state, jax.tree.map(jnp.add, total, updates), updates), None
 
@@ -74,12 +74,12 @@ def true_norms(subject: Subject, found: Evidence) -> None:
     how far they move, would round such a step away beside larger ones.
     """
     params = params_of()
-    usual, _ = subject.look(gradients_of(), subject.init(params), params)
+    usual = subject.advance(gradients_of(), subject.init(params), params)[0]
     for factor, what in ((1e-25, "gradients and params"), (1e20, "gradients")):
         with found.at(f"{what} times {factor:g}"):
             scaled = values_of(jnp.float32, 0, factor=factor) if factor < 1 else params
             gradients = gradients_of(factor=factor)
-            updates, _ = subject.look(gradients, subject.init(scaled), scaled)
+            updates = subject.advance(gradients, subject.init(scaled), scaled)[0]
             found.extend(not_finite(updates))
             found.extend(dead(updates, usual))
     with found.at("16 and 60 ones, bfloat16 scalars against float32 scalars"):
@@ -198,7 +198,7 @@ def _check_spike(subject: Subject, found: Evidence, dtype: Any) -> None:
             found.extend(f"the state's {w}" for w in not_finite(state, start))
             last, again = updates, (state, moved)
     undisturbed = list(subject.run(params, usual, jitted=True))[-1][0]
-    once_more, _ = subject.look(spiked[1], *again)
+    once_more = subject.advance(spiked[1], *again)[0]
     for path in _entries():
         was, now = _entry(undisturbed, path), _entry(last, path)
         spiky = path == ("layer", "kernel")

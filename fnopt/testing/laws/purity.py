@@ -60,50 +60,47 @@ def pure(subject: Subject, found: Evidence) -> None:
     """L16."""
     params = params_of()
     gradients = [gradients_of(step=i) for i in range(STEPS)]
-    eager = list(subject.run(params, gradients))
-    _repeatable(subject, found, params, gradients)
-    step = jax.jit(subject.step)
-    _compiled(subject, step, found, params, gradients, eager[-1])
+    eager = _repeatable(subject, found, params, gradients)
+    _compiled(subject, found, params, gradients, eager[-1])
     _in_containers(subject, found, params, gradients, _by_name(eager[1][0]))
-    _mapped(subject, step, found)
+    _mapped(subject, found)
 
 
-def _repeatable(subject: Subject, found: Evidence, params: Any, gradients: list[Any]) -> None:
+def _repeatable(
+    subject: Subject, found: Evidence, params: Any, gradients: list[Any]
+) -> list[tuple[Any, Any, Any]]:
+    """The eager steps, after which the first is made again."""
+    state = subject.init(params)
+    before = jax.tree.map(np.array, (gradients, state, params))
+    eager = list(subject.run(params, gradients))
     with found.at("the same call again, after another"):
-        state = subject.init(params)
-        before = jax.tree.map(np.array, (gradients, state, params))
-        first = subject.update(gradients[0], state, params)
-        other = subject.update(gradients[1], state, params)
-        subject.update(gradients[1], other[1], params)
-        found.extend(differences(subject.update(gradients[0], state, params), first, 0.0))
+        again = subject.look(gradients[0], state, params)
+        found.extend(differences(again, eager[0][:2], 0.0))
         found.extend(
             f"an argument was changed: {words}"
             for words in differences((gradients, state, params), before, 0.0)
         )
+    return eager
 
 
 def _compiled(
     subject: Subject,
-    step: Any,
     found: Evidence,
     params: Any,
     gradients: list[Any],
     eager: Any,
 ) -> None:
     with found.at("jit against eager"):
-        moved, state = params, subject.init(params)
-        for gradient in gradients:
-            moved, state = step(moved, state, gradient)
-        found.extend(differences((state, moved), eager[1:], TOLERANCE))
+        jitted = list(subject.run(params, gradients, jitted=True))[-1]
+        found.extend(differences(jitted[1:], eager[1:], TOLERANCE))
     with found.at("scan against eager"):
 
         def body(carry: Any, gradient: Any) -> Any:
-            moved, state = subject.step(carry[0], carry[1], gradient)
-            return (moved, state), None
+            return subject.advance(gradient, *carry)[1:], None
 
         stacked = jax.tree.map(lambda *xs: jnp.stack(xs), *gradients)
-        moved, state = jax.lax.scan(body, (params, subject.init(params)), stacked)[0]
-        found.extend(differences((state, moved), eager[1:], TOLERANCE))
+        scanned = jax.lax.scan(body, (subject.init(params), params), stacked)[0]
+        found.extend(differences(scanned, eager[1:], TOLERANCE))
 
 
 def _in_containers(
@@ -125,16 +122,15 @@ def _in_containers(
             found.extend(differences({k: got[k] for k in usual}, wanted, TOLERANCE))
 
 
-def _mapped(subject: Subject, step: Any, found: Evidence) -> None:
-    def two_steps(params: Any, gradients: Any, step: Any = subject.step) -> Any:
-        state = subject.init(params)
-        params, state = step(params, state, gradients)
-        return step(params, state, gradients)
+def _mapped(subject: Subject, found: Evidence) -> None:
+    def two_steps(params: Any, gradients: Any) -> Any:
+        _, state, params = subject.advance(gradients, subject.init(params), params)
+        return subject.advance(gradients, state, params)[1:]
 
     with found.at("vmap against a loop"):
         singles = [(params_of(), gradients_of(step=0)), (gradients_of(step=1), params_of())]
         batch = jax.tree.map(lambda *xs: jnp.stack(xs), *singles)
         mapped = jax.jit(jax.vmap(two_steps))(*batch)
         for i, single in enumerate(singles):
-            alone = two_steps(*single, step=step)
+            alone = two_steps(*single)
             found.extend(differences(jax.tree.map(lambda x: x[i], mapped), alone, TOLERANCE))

@@ -26,12 +26,21 @@ class Subject:
       builder: what built it.
       optimizer: a transformation, or a pair of functions.
       init: its `init`.
+      traced: (updates, state, params) -> (updates as `look` has them, state, params after them),
+        with the number of times that JAX has traced it.
+      advance: the same compiled, once for all checks of this subject that need the same program;
+        inside another traced function its trace is used again.
     """
 
     def __init__(self, build: Callable[..., Any], **overrides: Any):
         self.builder = build if isinstance(build, Builder) else Builder(build)
         self.optimizer = self.builder(**overrides)
         self.init, self.plain_update = self.optimizer
+        self.traced = Counted(self._advance)
+        self.advance = jax.jit(self.traced)
+
+    def __repr__(self) -> str:
+        return repr(self.builder)
 
     def update(self, updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
         """`update` with the extra arguments that the optimizer needs."""
@@ -70,7 +79,7 @@ class Subject:
         self, params: Any, gradients: Any, jitted: bool = False
     ) -> Iterator[tuple[Any, Any, Any]]:
         """(updates as `look` has them, state, params) after each step, eagerly or compiled."""
-        advance = jax.jit(self._advance) if jitted else self._advance
+        advance = self.advance if jitted else self._advance
         state = self.init(params)
         for gradient in gradients:
             seen, state, params = advance(gradient, state, params)

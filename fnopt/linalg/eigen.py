@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnopt import mesh_axes
+from fnopt.linalg.householder import orthogonal_factor
 
 HIGHEST = jax.lax.Precision.HIGHEST
 """Of the products here: on accelerators the fast ones have too few digits for small eigenvalues."""
@@ -129,8 +130,8 @@ def _turned(a: jax.Array, q: jax.Array, order: jax.Array) -> tuple[jax.Array, ja
     along = jnp.sum(jnp.real(jnp.conj(q) * aq), axis=-2)
     places = jnp.argsort(-along, axis=-1, stable=True)
     q, aq = (jnp.take_along_axis(x, places[..., None, :], axis=-1) for x in (q, aq))
-    new, r = jnp.linalg.qr(aq)
-    diagonal = jnp.diagonal(r, axis1=-2, axis2=-1)[..., None, :]
+    new, diagonal = orthogonal_factor(aq)
+    diagonal = diagonal[..., None, :]
     turn = jnp.where(diagonal == 0, jnp.ones_like(diagonal), jnp.sign(diagonal))
     nothing = jnp.all(a == 0, axis=(-2, -1), keepdims=True)
     return jnp.where(nothing, q, new * turn), jnp.take_along_axis(order, places, axis=-1)

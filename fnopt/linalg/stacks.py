@@ -35,8 +35,6 @@ def map_stacks(
     views: PyTree,
     matrices: Sequence[PyTree],
     kept: Sequence[PyTree] = (),
-    *,
-    apart: bool = False,
 ) -> tuple[tuple[PyTree, ...], tuple[PyTree, ...]]:
     """A kernel over the matrices of trees, in stacks of those with equal sides.
 
@@ -47,8 +45,6 @@ def map_stacks(
         the results is then the first that was given.
       matrices: trees of leaves in the params' shapes.
       kept: trees that have at each leaf an array or a tree of arrays (batch, ...).
-      apart: on a CPU do not put leaves together: where what is kept is larger than the matrices, to
-        copy it into a stack and out again costs more than a program for each leaf.
 
     Returns:
       The trees that the kernel's results make: in the params' shapes, and as `kept`.
@@ -67,7 +63,7 @@ def map_stacks(
             (tuple(seen[i].stack(c[i]) for c in columns), tuple(e[i] for e in extras))
             for i in members
         ]
-        through: Any = functools.partial(_through, kernel, apart=apart)
+        through: Any = functools.partial(_through, kernel)
         if not isinstance(rows[0][0][0], jax.core.Tracer):
             through = jax.jit(through)  # one program, where else each operation is one
         for i, (moved, held) in zip(members, through(rows)):
@@ -115,19 +111,8 @@ def _starts(sizes: Sequence[int], stack: jax.Array) -> Sequence[Any]:
 Row = tuple[tuple[jax.Array, ...], tuple[Any, ...]]
 
 
-def _through(kernel: Kernel, rows: Sequence[Row], apart: bool) -> Sequence[Row]:
-    """The rows (matrices, kept) of leaves of one shape through a kernel, together or apart."""
-    if not apart or len(rows) == 1 or splits.shared_over(rows[0][0][0]):
-        return _together(kernel, rows)
-    each = jax.jit(lambda row: _run(kernel, *row))
-    return jax.lax.platform_dependent(
-        list(rows),
-        cpu=lambda rows: [each(row) for row in rows],
-        default=lambda rows: _together(kernel, rows),
-    )
-
-
-def _together(kernel: Kernel, rows: Sequence[Row]) -> list[Row]:
+def _through(kernel: Kernel, rows: Sequence[Row]) -> list[Row]:
+    """The rows (matrices, kept) of leaves of one shape through a kernel."""
     stacks, held = jax.tree.map(lambda *parts: _joined(parts), *rows)
     axis = splits.shared_over(stacks[0])
     if axis is None or len(stacks[0]) == 1:

@@ -28,6 +28,7 @@ from fnopt import reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
 from fnopt.linalg.blocks import as_placed
+from fnopt.linalg.householder import orthogonal_factor
 from fnopt.linalg.low_rank import beside
 from fnopt.linalg.stacks import map_stacks
 from fnopt.matrices import View, views
@@ -100,7 +101,7 @@ def scale_by_dion(
     def kernel(outputs_first: bool, stacks: Any, kept: Any) -> Any:
         (m,), (q,) = stacks, kept
         m = m if outputs_first else m.mT
-        p = jax.lax.stop_gradient(jnp.linalg.qr(jnp.matmul(m, q))[0])
+        p = orthogonal_factor(jax.lax.stop_gradient(jnp.matmul(m, q)))[0]
         r = jnp.matmul(jnp.conj(m.mT), p)
         size = reductions.axis_norm(r, -2)
         least = ROUNDINGS * float(jnp.finfo(m.dtype).eps) * reductions.axis_norm(m, (-2, -1))

@@ -199,15 +199,15 @@ def scale_by_shampoo(
         mu = tree.nones_like(updates) if no_mean else state.mu
         nu = tree.nones_like(updates) if no_square else state.nu
         ahead, graft, mu, nu = tree.map(step, updates, mu, nu, outputs=4)
-        factors = map_stacks(gather, view, (updates,), (state.factors,), apart=True)[1][0]
+        factors = map_stacks(gather, view, (updates,), (state.factors,))[1][0]
         factors = as_placed(factors, state.factors)
 
         def renewed() -> Any:
             given = (factors, state.roots)
-            return map_stacks(renew, view, (updates,), given, apart=True)[1][0]
+            return map_stacks(renew, view, (updates,), given)[1][0]
 
         roots = as_placed(mesh_axes.cond(due, renewed, lambda: state.roots), state.roots)
-        turned = map_stacks(turn, view, (graft, ahead), (roots,), apart=True)[0][0]
+        turned = map_stacks(turn, view, (graft, ahead), (roots,))[0][0]
         new = None if no_mean else mu, None if no_square else nu
         return turned, ShampooState(t, *new, factors, roots)
 

@@ -215,7 +215,7 @@ def scale_by_soap(
                 return (permuted(v, order), *m), singly((bases,))
 
             def run() -> Any:
-                new, held = map_stacks(kernel, view, moments, (state.bases, factors), apart=True)
+                new, held = map_stacks(kernel, view, moments, (state.bases, factors))
                 return new, held[0]
 
             return run
@@ -227,7 +227,7 @@ def scale_by_soap(
         moments: Any = (state.nu,) if no_mean else (state.nu, mu)
         with jax.numpy_dtype_promotion("standard"):  # complex matrices meet their real v
             (moved, *moments), held = map_stacks(
-                turned, view, (updates, *moments), (state.factors, state.bases), apart=True
+                turned, view, (updates, *moments), (state.factors, state.bases)
             )
             factors = as_placed(held[0], state.factors)
             cases = [lambda: (tuple(moments), state.bases), renew(first_bases), renew(next_bases)]

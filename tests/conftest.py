@@ -5,6 +5,8 @@ import os
 import jaxlib.version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# each core has a worker: LAPACK's threads would only wait for each other, and do it by turning
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 FLAGS = {
     "xla_force_host_platform_device_count": 8,
     # thousands of small programs that run a few times: compiled in a third of the time

@@ -18,12 +18,13 @@ Source: Si et al. 2025, arXiv 2507.11005.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from fnopt import reductions, tree
+from fnopt import mesh_axes, reductions, tree
 from fnopt.core import GradientTransformation, chain, composition, gradient_transformation
 from fnopt.hyperparameters import Decay, LearningRate, NonNegative
 from fnopt.linalg.blocks import as_placed
@@ -31,6 +32,7 @@ from fnopt.linalg.newton_schulz import orthogonalize, sequence
 from fnopt.linalg.stacks import map_stacks
 from fnopt.matrices import views
 from fnopt.optimizers.adam import adam
+from fnopt.optimizers.mars_muon import by_batch
 from fnopt.storage import StoredMean
 from fnopt.transforms.decay import add_decayed_weights
 from fnopt.transforms.normalization import reciprocal
@@ -74,18 +76,23 @@ def scale_by_adamuon(
         return m, jnp.sign(beta * m + (1 - beta) * tree.saturate(g) if nesterov else m)
 
     def kernel(stacks: Any, kept: Any) -> Any:
-        signs, v = stacks
-        o = orthogonalize(signs, ns_steps, ns_coeffs, dtype=ns_dtype)
+        return (orthogonalize(stacks[0], ns_steps, ns_coeffs, dtype=ns_dtype),), ()
+
+    def adapted(others: tuple[int, ...], o: jax.Array, v: jax.Array) -> Any:
+        """u and v of leaves that have these axes of a batch."""
+        axes = tuple(i for i in range(o.ndim) if i not in others)
+        over = axis_name if axes else None
         v = beta2 * v + (1 - beta2) * tree.squared(o)
         o = o / (tree.sqrt(v) + eps)
-        size = 0.2 * (o.shape[-2] * o.shape[-1]) ** 0.5
-        return (size * reciprocal(reductions.axis_norm(o, (-2, -1))) * o, v), ()
+        size = 0.2 * math.prod(mesh_axes.whole_shape(o, over)[i] for i in axes) ** 0.5
+        return size * reciprocal(reductions.axis_norm(o, axes, over)) * o, v
 
     def update(updates: Any, state: AdaMuonState) -> Any:
         seen = views(updates, dimension_numbers, layout, vectors=True, axis_name=axis_name)
         mu, signs = tree.map(momentum, updates, state.mu, outputs=2)
         with jax.numpy_dtype_promotion("standard"):  # a complex O meets its real square
-            (turned, nu), _ = map_stacks(kernel, seen, (signs, state.nu))
+            (turned,), _ = map_stacks(kernel, seen, (signs,))
+            turned, nu = by_batch(adapted, seen, turned, state.nu)
         return turned, AdaMuonState(mu, as_placed(nu, state.nu))
 
     return init, update

@@ -169,7 +169,11 @@ SHARED_OUT = {
 
 @pytest.mark.parametrize("name", SHARED_OUT)
 def test_matrices_are_shared_out(name):
-    """A device's program has an eighth of products and decompositions, and equal numbers."""
+    """A device's program has an eighth of products and decompositions, and equal numbers.
+
+    Counted in the compiled program, loops as often as they turn: the compiler's own count takes
+    one turn of each, and the whole program walks through the stack.
+    """
     optimizer, shares = SHARED_OUT[name]
     mesh = mesh_of((8,), AxisType.Auto)
     rng, whole = np.random.default_rng(0), NamedSharding(mesh, jax.P())
@@ -191,8 +195,6 @@ def test_matrices_are_shared_out(name):
 
     (alone, wanted), (shared, got) = compiled(optimizer), compiled(shares(optimizer))
     assert compiled_operations(shared) / compiled_operations(alone) == pytest.approx(1 / 8)
-    if name != "muon":  # the compiler counts a loop as one turn, as Muon's is
-        assert shared.cost_analysis()["flops"] <= 0.2 * alone.cost_analysis()["flops"]
     for k, x in wanted.items():
         np.testing.assert_allclose(got[k], x, rtol=1e-4, atol=1e-4, err_msg=f"{name} {k}")
 

@@ -193,7 +193,7 @@ def test_labels_of_a_batch_in_parts_are_those_of_one_device(place):
 
     def local(w, x):
         gather = lambda w: jax.lax.all_gather(w, "data", tiled=True) if len(place) else w
-        return diagonal(w, x, estimator(axis_name="data"), gather)
+        return diagonal(w, x, estimator(batch_axis_name="data"), gather)
 
     got = in_parts(local, (place, jax.P("data")), place)(w, x)
     assert list(differences(got, wanted)) == []

@@ -145,7 +145,6 @@ PARTS_OF_THESE = {
 DRAWS = {
     "differentially_private_aggregate",
     "dpsgd",
-    "gauss_newton_bartlett_estimator_diag_hessian",
     "hutchinson_estimator_diag_hessian",
 }
 

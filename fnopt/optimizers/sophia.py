@@ -76,18 +76,18 @@ def hutchinson_estimator_diag_hessian(random_seed: Any = None, *, axis_name: Any
     return lambda params: EstimatorState(tree.zero_count()), update
 
 
-def _labels(key: jax.Array, logits: jax.Array, axis_name: Any) -> jax.Array:
+def _labels(key: jax.Array, logits: jax.Array, batch_axis_name: Any) -> jax.Array:
     """A label for each row of logits, drawn as for the rows of all parts."""
-    if axis_name is None:
+    if batch_axis_name is None:
         return jax.random.categorical(key, logits)
-    noise = jax.random.gumbel(key, mesh_axes.whole_shape(logits, axis_name), logits.dtype)
-    noise = mesh_axes.part(noise, mesh_axes.split_axes(logits, axis_name))
+    noise = jax.random.gumbel(key, mesh_axes.whole_shape(logits, batch_axis_name), logits.dtype)
+    noise = mesh_axes.part(noise, mesh_axes.split_axes(logits, batch_axis_name))
     return jnp.argmax(noise + logits, axis=-1)
 
 
 @gradient_transformation
 def gauss_newton_bartlett_estimator_diag_hessian(
-    random_seed: Any = None, *, axis_name: Any = None
+    random_seed: Any = None, *, batch_axis_name: Any = None
 ) -> Any:
     """u ← B ĝ²: an estimate of the Gauss-Newton matrix's diagonal for a cross-entropy loss.
 
@@ -97,9 +97,9 @@ def gauss_newton_bartlett_estimator_diag_hessian(
 
     Args:
       random_seed: a PRNG key or an int for all estimates, or None to give each its own key.
-      axis_name: inside `shard_map`, the mesh axes over which the batch is split, the logits' first
-        dimension: the labels and ĝ are those of the whole batch. It must check what varies, as it
-        does by default. Without it all parts of a batch draw alike, and each has its own ĝ.
+      batch_axis_name: inside `shard_map`, the mesh axes over which the batch is split, the logits'
+        first dimension: the labels and ĝ are those of the whole batch. It must check what varies,
+        as it does by default. Without it all parts of a batch draw alike, and each has its own ĝ.
 
     Cost: one gradient.
     """
@@ -112,11 +112,11 @@ def gauss_newton_bartlett_estimator_diag_hessian(
 
         def loss(params: Any) -> Any:
             logits = logits_fn(params)
-            labels = _labels(chosen, jax.lax.stop_gradient(logits), axis_name)
+            labels = _labels(chosen, jax.lax.stop_gradient(logits), batch_axis_name)
             log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
             picked = jnp.take_along_axis(log_p, labels[..., None], axis=-1)
-            axes = mesh_axes.split_axes(logits, axis_name)
-            batch = labels.size * mesh_axes.parts(logits, axis_name)
+            axes = mesh_axes.split_axes(logits, batch_axis_name)
+            batch = labels.size * mesh_axes.parts(logits, batch_axis_name)
             return mesh_axes.across(jax.lax.pmean, -jnp.mean(picked), axes), batch
 
         gradient, batch = jax.grad(loss, has_aux=True)(params)

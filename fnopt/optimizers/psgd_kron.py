@@ -152,7 +152,7 @@ def scale_by_psgd_kron(
         view = seen(params)
         return PsgdKronState(
             tree.zero_count(),
-            jax.random.key_data(key),
+            jnp.array(jax.random.key_data(key)),  # its own: a state may be donated
             None if update_every else jnp.zeros((), jnp.float32),
             None if no_mean else tree.zeros_like(params),
             jax.tree.map(factors, params, view),

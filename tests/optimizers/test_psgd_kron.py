@@ -194,3 +194,13 @@ def test_stacked_layers_are_single_ones():
 def test_mistakes_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         psgd_kron(1e-3, **arguments).init({"w": jnp.ones((3, 4))})
+
+
+def test_a_donated_state_leaves_the_key():
+    params = {"w": jnp.ones((4, 4))}
+    key = jax.random.key(0)
+    optimizer = fnopt.psgd_kron(0.1, key=key)
+    step = jax.jit(lambda s, g: optimizer.update(g, s, params), donate_argnums=0)
+    for _ in range(2):
+        step(optimizer.init(params), params)
+    assert jax.random.key_data(key).shape == (2,)

@@ -43,7 +43,10 @@ def unflatten(flat: dict[str, jax.Array], like: Any) -> Any:
     result = []
     for x in every:
         name, size = x.dtype.name, math.prod(x.shape)
-        part = flat[name][starts[name] : starts[name] + size].reshape(x.shape)
+        # a gather, for through a slice the compiler would shard the vector as the leaf is, and the
+        # state with it: a second compile on an automatic mesh
+        places = jnp.arange(starts[name], starts[name] + size)
+        part = flat[name].at[places].get(mode="promise_in_bounds").reshape(x.shape)
         place = jax.typeof(x).sharding
         explicit = any(axis is not None for axis in place.spec)
         result.append(jax.sharding.reshard(part, place) if explicit else part)

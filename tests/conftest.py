@@ -37,6 +37,22 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 finished = 0
 
 
+def pytest_addoption(parser):
+    """`--sweep all` runs the tests marked `sweep` too; `--sweep 3/8` one eighth of them."""
+    words = "run the tests marked sweep too: all, or part I (from 0) of N"
+    parser.addoption("--sweep", metavar="all|I/N", help=words)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out the sweep, or all of it but one part."""
+    chosen = config.getoption("--sweep")
+    part, parts = map(int, chosen.replace("all", "0/1").split("/")) if chosen else (-1, 1)
+    sweep = [item for item in items if item.get_closest_marker("sweep")]
+    left_out = {id(item) for i, item in enumerate(sweep) if i % parts != part}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
+    items[:] = [item for item in items if id(item) not in left_out]
+
+
 def pytest_collection_finish(session):
     """Spares the collector what lives as long as the tests: modules, and thousands of tests."""
     gc.collect()

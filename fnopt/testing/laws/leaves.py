@@ -19,6 +19,7 @@ from fnopt.testing.laws.subject import (
     inexact,
     named,
     not_finite,
+    op_by_op,
     params_of,
 )
 
@@ -48,6 +49,17 @@ def _others() -> tuple[dict[str, Any], dict[str, Any]]:
 
 def any_leaves(subject: Subject, found: Evidence) -> None:
     """L7: each kind of leaf, alone among float leaves; empty leaves and trees; scalars."""
+    with op_by_op():
+        _other_leaves(subject, found)
+        _empty_and_scalar(subject, found)
+    others, nothing = _others()
+    with found.at("integers, flags and None under jit, with float0 gradients"):
+        params = params_of() | {k: others[k] for k in ("none", "integers", "flags")}
+        gradients = gradients_of() | {k: nothing[k] for k in ("none", "integers", "flags")}
+        jax.eval_shape(lambda p: subject.step(p, subject.init(p), gradients), params)
+
+
+def _other_leaves(subject: Subject, found: Evidence) -> None:
     wanted, clean_state = _clean(subject)
     others, nothing = _others()
     for name in others:
@@ -69,11 +81,6 @@ def any_leaves(subject: Subject, found: Evidence) -> None:
             found.extend(differences(updates, wanted))
             moved = apply_updates(params, {**updates, name: nothing[name]})
             found.expect(moved[name] is params[name], "apply_updates changed it")
-    with found.at("integers, flags and None under jit, with float0 gradients"):
-        params = params_of() | {k: others[k] for k in ("none", "integers", "flags")}
-        gradients = gradients_of() | {k: nothing[k] for k in ("none", "integers", "flags")}
-        jax.eval_shape(lambda p: subject.step(p, subject.init(p), gradients), params)
-    _empty_and_scalar(subject, found)
 
 
 def _empty_and_scalar(subject: Subject, found: Evidence) -> None:
@@ -108,7 +115,7 @@ def _types(state: Any) -> list[str]:
 
 def masked_out_leaves(subject: Subject, found: Evidence) -> None:
     """L15 for an optimizer without a mask: a leaf that is None, as a mask leaves it, is frozen."""
-    with found.at("leaves that are None, as behind a mask"):
+    with op_by_op(), found.at("leaves that are None, as behind a mask"):
         params, gradients = params_of(), gradients_of()
         params["layer"]["kernel"] = gradients["layer"]["kernel"] = None
         params["cube"], gradients["cube"] = jnp.arange(3), np.zeros(3, jax.dtypes.float0)

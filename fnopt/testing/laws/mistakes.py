@@ -10,7 +10,13 @@ import jax.numpy as jnp
 
 from fnopt.hyperparameters import Tunable
 from fnopt.testing.laws.law import Evidence, short
-from fnopt.testing.laws.subject import Subject, gradients_of, param_like, params_of
+from fnopt.testing.laws.subject import (
+    Subject,
+    gradients_of,
+    op_by_op,
+    param_like,
+    params_of,
+)
 
 SUSPECTS = (-1.0, 1.0, 1.5, 0.0, -0.5, float("inf"), float("-inf"), float("nan"))
 """Numbers, of which those outside a hyperparameter's range must be refused."""
@@ -56,10 +62,11 @@ def may_refuse(
 def mistakes_are_named(subject: Subject, found: Evidence) -> None:
     """L8."""
     params, gradients = params_of(), gradients_of()
-    state = subject.init(params)
-    _wrong_trees(subject, found, params, state, gradients)
-    _wrong_state(subject, found, params, gradients)
-    _wrong_extras(subject, found, params, state, gradients)
+    with op_by_op():
+        state = subject.init(params)
+        _wrong_trees(subject, found, params, state, gradients)
+        _wrong_state(subject, found, params, gradients)
+        _wrong_extras(subject, found, params, state, gradients)
     out_of_range(subject, found)
 
 

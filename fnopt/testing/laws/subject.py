@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,11 +18,20 @@ from fnopt.testing.laws.builder import Builder
 SHAPES = {"layer": {"kernel": (4, 3), "bias": (3,)}, "cube": (2, 3, 2), "gain": ()}
 """The tree that most checks use: every rank, one leaf of each shape."""
 FEW = {"kernel": (4, 3), "gain": ()}
-"""A smaller tree, for the checks that compile large programs."""
+"""A smaller tree, for the checks that trace or compile large programs."""
+
+op_by_op = jax.disable_jit
+"""While it is open, functions that are jitted inside a rule, and loops, run as plain Python."""
+LONG = 400
+"""A step of more operations is compiled where a shorter one is computed op by op."""
 
 
 class Subject:
     """One optimizer under examination.
+
+    Values are computed op by op where a law is not about compilation: every operation of every
+    optimizer on the same shapes is then compiled once, by the first that needs it. What must be
+    seen compiled is `advance`, one program for each dtype, which all laws share.
 
     Attributes:
       builder: what built it.
@@ -78,17 +89,50 @@ class Subject:
     def run(
         self, params: Any, gradients: Any, jitted: bool = False
     ) -> Iterator[tuple[Any, Any, Any]]:
-        """(updates as `look` has them, state, params) after each step, eagerly or compiled."""
-        advance = self.advance if jitted else self._advance
-        state = self.init(params)
+        """(updates as `look` has them, state, params) after each step, op by op or compiled."""
+        with contextlib.nullcontext() if jitted else op_by_op():
+            state = self.init(params)
         for gradient in gradients:
-            seen, state, params = advance(gradient, state, params)
+            if jitted:
+                seen, state, params = self.advance(gradient, state, params)
+            else:
+                with op_by_op():
+                    seen, state, params = self._advance(gradient, state, params)
             yield seen, state, params
+
+    def once(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of steps that is called once: compiled if a step is long, else op by op."""
+        if self._is_long:
+            return jax.jit(f)
+
+        def called(*args: Any) -> Any:
+            with op_by_op():
+                return f(*args)
+
+        return called
+
+    @functools.cached_property
+    def _is_long(self) -> bool:
+        params = params_of()
+        jaxpr = jax.make_jaxpr(self.step)(params, jax.eval_shape(self.init, params), params)
+        return sum(1 for _ in operations(jaxpr.jaxpr)) > LONG
 
     def _advance(self, gradient: Any, state: Any, params: Any) -> tuple[Any, Any, Any]:
         updates, after = self.update(gradient, state, params)
         seen = self._seen(updates, state, params, after)
         return seen, after, self.apply(params, updates)
+
+
+def operations(jaxpr: Any) -> Iterator[Any]:
+    """The equations of a jaxpr and of those inside it: branches, loops, functions."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+        ):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from operations(inner)
 
 
 # Trees

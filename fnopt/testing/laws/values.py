@@ -91,10 +91,11 @@ def _check_rates(subject: Subject, found: Evidence, params: Any) -> None:
 def evaluation_params(subject: Subject, found: Evidence) -> None:
     """L14."""
     params = params_of(jnp.bfloat16)
-    state = list(subject.run(params, [gradients_of(jnp.bfloat16)] * 2))[-1][1]
+    state = subject.init(params)
     if not any(tree.nodes(state, lambda x: hasattr(type(x), "eval_params"))):
         found.extend(differences(eval_params(state, params), params, 0.0))
         raise NotApplicable("it keeps no averages: no state in it has a method eval_params")
+    state = list(subject.run(params, [gradients_of(jnp.bfloat16)] * 2))[-1][1]
     own = eval_params(state, params)
     found.extend(changes(params, own))
     inside = chain(clip_by_global_norm(1e6), chain(subject.optimizer))

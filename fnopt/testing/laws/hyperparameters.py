@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -35,11 +36,9 @@ def constantly(value: float) -> Any:
 
 
 def trajectory(subject: Subject, dtype: Any, steps: int = 2) -> list[Any]:
-    """The updates of a few steps with the usual gradients, op by op; a step is traced besides."""
-    params = params_of(dtype)
+    """The updates of a few steps with the usual gradients, op by op."""
     gradients = [gradients_of(dtype, step=i) for i in range(steps)]
-    jax.eval_shape(subject.step, params, subject.init(params), gradients[0])
-    return [updates for updates, _, _ in subject.run(params, gradients)]
+    return [updates for updates, _, _ in subject.run(params_of(dtype), gradients)]
 
 
 def never_rounded(subject: Subject, found: Evidence) -> None:
@@ -61,25 +60,29 @@ def never_rounded(subject: Subject, found: Evidence) -> None:
         if found.breaches:
             return
         raise NotApplicable(f"{NO_KINDS}; no scalar of its state is narrower than float32")
-    ways = {"Tunable": Tunable, "schedules": constantly, "arrays": jnp.float32}
+    ways: dict[str, Any] = {"Tunable": Tunable, "schedules": constantly, "arrays": jnp.float32}
+    usual = functools.cache(lambda dtype: trajectory(subject, dtype))
     for what, make in ways.items():
         with found.at(f"every hyperparameter as {what}"):
             given = Subject(subject.builder, **{n: make(v) for n, v in numbers.items()})
-            found.extend(_otherwise(subject, given, make, numbers))
+            found.extend(_otherwise(subject, given, make, numbers, usual))
 
 
 def _otherwise(
-    subject: Subject, given: Subject, make: Callable[[float], Any], numbers: dict[str, float]
+    subject: Subject,
+    given: Subject,
+    make: Callable[[float], Any],
+    numbers: dict[str, float],
+    usual: Callable[[Any], list[Any]],
 ) -> Iterator[str]:
     """Where hyperparameters that are given in another way do not act as the numbers do.
 
     All at once; one by one where that is not so, to say which. In bfloat16 too, unless the step
     has the arithmetic of float32 there.
     """
-    for dtype in (jnp.float32, jnp.bfloat16):
-        if dtype == jnp.bfloat16 and stays_wide(subject, dtype) and stays_wide(given, dtype):
-            continue
-        wanted = trajectory(subject, dtype)
+    wide = stays_wide(given, jnp.bfloat16) and stays_wide(subject, jnp.bfloat16)
+    for dtype in (jnp.float32,) if wide else (jnp.float32, jnp.bfloat16):
+        wanted = usual(dtype)
         together = list(differences(trajectory(given, dtype), wanted, 1e-3))
         if not together:
             continue

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fnopt import mesh_axes
-from fnopt.placement import beside, merge_last, split_last
+from fnopt.placement import beside, merge_last, pad_last, split_last
 
 Axes = tuple[Any, ...]
 """The mesh axes that a vector's parts lie over; () for a leaf with whole blocks on each device."""
@@ -97,10 +97,10 @@ def _largest(minus: jax.Array, block: int, unsigned: bool) -> jax.Array:
     blocks, parts = -(-n // block), -(-block // 32)
     size = -(-block // parts)
     if blocks * block != n:
-        word = jnp.pad(word, [(0, 0)] * (word.ndim - 1) + [(0, blocks * block - n)])
+        word = pad_last(word, blocks * block)
     word = split_last(word, blocks, block)
     if parts * size != block:
-        word = jnp.pad(word, [(0, 0)] * (word.ndim - 1) + [(0, parts * size - block)])
+        word = pad_last(word, parts * size)
     word = split_last(word, parts, size)
     partial = jax.lax.bitcast_convert_type(jnp.max(word, axis=-1), jnp.float32)
     return jnp.max(partial, axis=-1)

@@ -146,16 +146,29 @@ def _beside(param: Any, leaf: Any) -> Any:
 def split_last(x: Any, count: int, size: int) -> Any:
     """The last axis as two, of `count` and of `size`; the first keeps its split if it divides."""
     shape = (*x.shape[:-1], count, size)
+    x = _divisible_last(x, count)
     spec = _spec(x)
     if spec is None:
         return x.reshape(shape)
-    if spec[-1] is not None and count % parts(jax.typeof(x).sharding.mesh, spec[-1]):
-        spec[-1] = None
-        x = jax.sharding.reshard(
-            x, NamedSharding(jax.typeof(x).sharding.mesh, PartitionSpec(*spec))
-        )
     target = NamedSharding(jax.typeof(x).sharding.mesh, PartitionSpec(*spec, None))
     return jnp.reshape(x, shape, out_sharding=target)
+
+
+def pad_last(x: Any, size: int) -> Any:
+    """The last axis with zeros up to `size`; it keeps its split if that divides."""
+    more = [(0, 0)] * (x.ndim - 1) + [(0, size - x.shape[-1])]
+    return jnp.pad(_divisible_last(x, size), more)
+
+
+def _divisible_last(x: Any, size: int) -> Any:
+    """x, whose last axis is replicated on an explicit mesh unless its split divides `size`."""
+    spec = _spec(x)
+    if spec is None or spec[-1] is None:
+        return x
+    mesh = jax.typeof(x).sharding.mesh
+    if size % parts(mesh, spec[-1]) == 0:
+        return x
+    return jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec(*spec[:-1], None)))
 
 
 def merge_last(x: Any) -> Any:

@@ -10,7 +10,8 @@ import pytest
 
 import fnopt
 from fnopt.testing import LAWS, Builder, LawError, check, check_masked, check_norm, report
-from fnopt.testing.laws import BROKEN, KEPT, NOT_APPLICABLE, placement
+from fnopt.testing.laws import BROKEN, KEPT, NOT_APPLICABLE, Subject, placement
+from fnopt.testing.laws.widths import stays_wide
 
 spec = importlib.util.spec_from_file_location("toys", Path(__file__).with_name("toys.py"))
 toys = importlib.util.module_from_spec(spec)
@@ -68,6 +69,16 @@ def test_plain_descent_keeps_what_it_can(code):
     finding = LAWS[code].judge(toys.sgd)
     assert finding.verdict == VERDICTS[code], finding
     assert finding.verdict == KEPT or finding.evidence  # never silently
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_arithmetic_in_a_narrow_dtype_is_seen_in_a_trace(dtype):
+    """Anything but moves, casts and one rounding of each result: then the laws run the steps."""
+    wide = [toys.computes_in_float32, Builder(fnopt.adam, 0.01), Builder(fnopt.muon, 0.01)]
+    narrow = [toys.sgd, toys.rounds_in_between, toys.stalling_second_moment, toys.drifting_momentum]
+    stored = Builder(fnopt.adam, 0.01, mu_dtype=jnp.bfloat16)
+    assert all(stays_wide(Subject(build), dtype) for build in wide)
+    assert not any(stays_wide(Subject(build), dtype) for build in [*narrow, stored])
 
 
 def test_averages_are_found():

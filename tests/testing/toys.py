@@ -60,6 +60,25 @@ def rounded_hyperparameter():
     return Pair(init, lambda updates, state, params=None: (descend(updates), state))
 
 
+def rounds_in_between():
+    """Computes in float32, but rounds its steps to the gradients' dtype before it halves them."""
+
+    def step(u):
+        narrow = (0.01 * u.astype(jnp.float32)).astype(u.dtype)
+        return (-0.5 * narrow.astype(jnp.float32)).astype(u.dtype)
+
+    return stateless(lambda updates: tree_map(step, updates))
+
+
+def computes_in_float32():
+    """Rounds once, at the end."""
+
+    def step(u):
+        return (-0.01 * u.astype(jnp.float32)).astype(u.dtype)
+
+    return stateless(lambda updates: tree_map(step, updates))
+
+
 def clip_by_rounded_norm():
     """L4: squares are added in the gradients' dtype."""
 

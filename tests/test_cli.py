@@ -117,3 +117,8 @@ def test_as_a_module():
     )  # fmt: skip
     assert result.returncode == 2
     assert result.stderr == "fnopt train: unknown optimizer 'adm'; did you mean 'adam'?\n"
+
+
+def test_options_are_not_abbreviated(capsys):
+    assert cli.main(["train", "--epoch", "1"]) == 2
+    assert "--epoch" in capsys.readouterr().err

@@ -1,11 +1,12 @@
 """The command of a few steps, its page and picture, and what is called within."""
 
+import functools
 from pathlib import Path
 
 import pytest
 
 from fnopt import cli
-from fnopt.bench import precision, precision_page, text
+from fnopt.bench import precision, precision_page, real, text
 from fnopt.bench.precision import Row, Section
 from fnopt.bench.text import standard_library
 
@@ -18,7 +19,13 @@ def section(**losses):
     return Section(10, 3, {0.001: 2.5, 0.01: 2.0}, {"f32": BASE, **rows})
 
 
-def test_the_command_tries_every_setting(capsys):
+@pytest.fixture
+def read_once(monkeypatch):
+    """The digits are the same for each run."""
+    monkeypatch.setattr(real, "load_digits", functools.cache(real.load_digits))
+
+
+def test_the_command_tries_every_setting(capsys, read_once):
     assert cli.main(["bench", "precision", "--tasks", "digits_mlp", "--steps", "3"]) == 0
     out = capsys.readouterr().out
     found = precision_page.sections_on(out)["digits_mlp"]
@@ -38,7 +45,7 @@ def test_the_command_tries_every_setting(capsys):
     assert state["bf16 master_weights 8bit"] == pytest.approx(state["f32 adamw_8bit"] + 4, abs=0.01)
 
 
-def test_a_page_that_is_there_gets_what_is_measured(capsys, tmp_path):
+def test_a_page_that_is_there_gets_what_is_measured(capsys, tmp_path, read_once):
     page = tmp_path / "page.md"
     words = ["bench", "precision", "--steps", "2", "--seeds", "1", "--out", str(page)]
     assert cli.main([*words, "--tasks", "digits_mlp", "--only", "f32"]) == 0

@@ -56,7 +56,7 @@ def test_bfloat16_begins_with_the_rounded_params(name):
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_the_loss_falls(name, dtype):
-    task = MAKERS[name](steps=30, dtype=dtype)
+    task = MAKERS[name](steps=10, dtype=dtype)
     start = task.loss(task.init, task.whole)
     assert learn([task], fnopt.adamw(1e-2)).final[0] < 0.8 * start
 

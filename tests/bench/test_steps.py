@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -41,6 +43,8 @@ def test_newton_schulz_has_the_operations_that_are_written_down():
 def test_the_page(monkeypatch, tmp_path, standard_numerics):
     tree = ("two layers", lambda: trees.transformer(2, 8))
     monkeypatch.setitem(steps.TREES, "transformer", tree)
+    for name in ("product_rate", "decomposition_rate"):  # measured for seconds otherwise
+        monkeypatch.setattr(steps, name, functools.partial(getattr(steps, name), 16, 0.01))
     out = tmp_path / "page.md"
     words = ["--tree", "transformer", "--only", "muon", "--steps", "3", "--out", str(out)]
     steps.main(words)

@@ -1,24 +1,22 @@
 """examples/train_distributed.py: the same losses on every mesh, and after a process was killed."""
 
-import contextlib
 import importlib.util
 import os
 import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import forks
 import jax
 import pytest
 
 from fnopt.training.errors import CommandError
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train_distributed.py"
-LONG = 180  # seconds after which a test gives up
+LONG = forks.LONG
 ENDLESS = 1_000_000
 
 
@@ -30,35 +28,36 @@ def script():
     return module
 
 
+CACHE = {
+    "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+"""Every process compiles the same programs."""
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Starts the script without the time for its imports; those that it starts, too."""
+    preload = ["orbax.checkpoint", "sklearn.datasets", "fnopt.bench.text"]
+    server = forks.Server(f"{SCRIPT}:main", preload, CACHE, launches=True)
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def start(tmp_path):
+def start(server, tmp_path):
     """Starts the script; whatever is left of it ends with the test."""
     started = []
-    environment = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
 
     def run(*words, **more):
         out = tmp_path / f"{len(started)}.txt"
-        with out.open("w") as file:
-            process = subprocess.Popen(
-                [sys.executable, SCRIPT, *map(str, words)],
-                env=environment | more,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        started.append(process)
-        process.out = out
-        return process
+        started.append(server.start(list(map(str, words)), out, environment=more))
+        return started[-1]
 
     yield run
     for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.end()
 
 
 def words_of(**options):
@@ -98,12 +97,14 @@ def ended(process):
     return code, process.out.read_text()
 
 
-def test_two_processes_train_as_one_device_does(script, start, tmp_path):
+def test_two_processes_train_as_one_device_does(script, monkeypatch, tmp_path):
+    """They are started as from a shell, imports and all."""
     run = {"steps": 6, "every": 3, "batch": 32}
     two = {"processes": 2, "devices-per-process": 4, "mesh": "2x4"}
     folder, log = tmp_path / "run", tmp_path / "log"
-    code, said = ended(start(*words_of(**run, **two, checkpoints=folder, log=log)))
-    assert code == 0, said
+    for name, value in CACHE.items():
+        monkeypatch.setenv(name, value)
+    script.main(words_of(**run, **two, checkpoints=folder, log=log))
     whole = trained(script, 1, **run | {"steps": 9})
     assert_same(read(log), {i: whole[i] for i in range(6)})
     assert {path.name for path in folder.iterdir()} == {"3", "6"}
@@ -164,9 +165,13 @@ def test_one_process_killed_ends_all_and_the_command_goes_on(script, start, tmp_
 @pytest.fixture
 def pair(start, tmp_path):
     """Two processes that nobody watches, after their first checkpoint."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with socket.socket() as taken:  # until the end, so that nobody else is given this port
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        yield both_of(start, tmp_path, f"127.0.0.1:{taken.getsockname()[1]}")
+
+
+def both_of(start, tmp_path, address):
     common = {
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_COORDINATOR_BIND_ADDRESS": address,

@@ -116,3 +116,10 @@ def test_what_cannot_be_reported(tmp_path, epochs, capsys):
     assert main(["report", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "no epoch to report yet" in line or "is not a run folder" in line
+
+
+def test_settings_are_escaped(tmp_path):
+    write(tmp_path, settings=Settings(set=("learning_rate=<i>",)).as_json())
+    assert main(["report", str(tmp_path)]) == 0
+    assert "<i>" not in (tmp_path / "report.html").read_text()
+    assert "learning_rate=<i>" in read(tmp_path / "report.html").text

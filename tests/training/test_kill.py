@@ -8,17 +8,9 @@ import subprocess
 import sys
 import time
 
+import forks
 import jax
 import pytest
-
-COMMAND = [sys.executable, "-m", "fnopt", "train"]
-LISTENING = """
-import signal, sys
-from fnopt.cli import main
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.exit(main(sys.argv[1:]))
-"""
-"""The command as a terminal starts it: a shell's background job is born deaf to Ctrl-C."""
 
 SMALL = ["--hidden", "16", "--epochs", "12", "--batch-size", "256", "--seed", "3"]
 
@@ -31,10 +23,39 @@ CACHE = {
 """Every process compiles the same programs."""
 
 
-def begin(*words, command=COMMAND, **options):
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
-    environment = os.environ | CACHE | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.Popen([*command, *words], env=environment, **options)
+@pytest.fixture(scope="module")
+def server():
+    """Starts the command without the time for its imports."""
+    preload = ["fnopt.training.command", "orbax.checkpoint", "rich.progress", "rich.table"]
+    preload += ["matplotlib.figure", "matplotlib.ticker", "sklearn.datasets"]
+    server = forks.Server("fnopt.cli:main", [*preload, "sklearn.model_selection"], CACHE)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def begin(server, tmp_path_factory):
+    """Starts `fnopt train` with these words; what is left of it ends with the tests."""
+    started, said = [], tmp_path_factory.mktemp("said")
+
+    def run(*words, lines=None, folder=None):
+        out, err = (said / f"{len(started)}.{name}" for name in ("out", "err"))
+        words = ["train", *map(str, words)]
+        started.append(server.start(words, out, err, lines=lines, folder=folder))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.end()
+
+
+def real(*words):
+    """A new interpreter, as the shell starts it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "fnopt", "train", *words],
+        env=os.environ | CACHE | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
 
 def rows(folder):
@@ -43,20 +64,26 @@ def rows(folder):
     return max(0, file.read_text().count("\n") - 1) if file.exists() else 0
 
 
-def kill_after(process, folder, epochs, delay):
-    """SIGKILL `delay` seconds after so many epochs are written."""
-    while process.poll() is None and rows(folder) < epochs:
-        time.sleep(0.001)
+def wait_until(happened, process):
+    """Until then, which must come before the process ends."""
+    end = time.monotonic() + forks.LONG
+    while not happened():
+        assert process.poll() is None, process.said()
+        assert time.monotonic() < end, process.said()
+        time.sleep(0.005)
+
+
+def kill_after(process, happened, delay):
+    """SIGKILL `delay` seconds after something has happened."""
+    wait_until(happened, process)
     time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return process.returncode
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, process.said()
 
 
 def finish(process):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, out + err
-    assert err == ""
+    assert process.wait() == 0, process.said()
+    assert process.err.read_text() == ""
 
 
 def numbers(folder):
@@ -69,65 +96,67 @@ def digest(folder):
     return json.loads((folder / "summary.json").read_text())["weights_sha256"]
 
 
-@pytest.mark.slow
-def test_killed_runs_end_with_the_same_bits(tmp_path):
-    finish(begin(*SMALL, "--out", tmp_path / "whole"))
-    assert len(numbers(tmp_path / "whole")) == 13
-    rng = random.Random(0)
-    kills = 0
-    for run, moments in enumerate([(0, 1), (2, 5)]):
-        folder = tmp_path / f"killed{run}"
-        process = begin(*SMALL, "--out", folder)
-        for epochs in moments:
-            while process.poll() is None and not (folder / "summary.json").exists():
-                time.sleep(0.001)
-            kills += kill_after(process, folder, epochs, rng.uniform(0, 0.1)) == -signal.SIGKILL
-            process = begin("--resume", folder)
-        finish(process)
-        assert digest(folder) == digest(tmp_path / "whole")
-        assert numbers(folder) == numbers(tmp_path / "whole")
-    assert kills >= 3
+@pytest.fixture(scope="module")
+def whole(begin, tmp_path_factory):
+    """A run that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("whole")
+    finish(begin(*SMALL, "--out", folder))
+    assert len(numbers(folder)) == 13
+    return folder
 
 
-@pytest.mark.slow
-def test_a_killed_comparison_goes_on(tmp_path):
+@pytest.mark.parametrize("moments", [(0, 1), (2, 5)])
+def test_killed_runs_end_with_the_same_bits(begin, whole, tmp_path, moments):
+    """A process stands still before its last epoch, so that it is killed before it ends."""
+    rng = random.Random(moments[1])
+    folder = tmp_path / "killed"
+    words = [*SMALL, "--out", folder]
+    for epochs in moments:
+        process = begin(*words, lines=11 - rows(folder))
+
+        def written():
+            return (folder / "summary.json").exists() and rows(folder) >= epochs
+
+        kill_after(process, written, rng.uniform(0, 0.1))
+        words = ["--resume", folder]
+    finish(begin(*words))
+    assert digest(folder) == digest(whole)
+    assert numbers(folder) == numbers(whole)
+
+
+def test_a_killed_comparison_goes_on(begin, tmp_path):
     words = [*SMALL[:2], "--epochs", "4", "--batch-size", "256", "--compare", "sgd,adam"]
     finish(begin(*words, "--out", tmp_path / "whole"))
-    process = begin(*words, "--out", tmp_path / "killed")
-    kill_after(process, tmp_path / "killed" / "adam", 1, 0.01)
+    process = begin(*words, "--out", tmp_path / "killed", lines=7)
+    kill_after(process, lambda: rows(tmp_path / "killed" / "adam") >= 1, 0.01)
     finish(begin("--resume", tmp_path / "killed"))
     for name in ("sgd", "adam"):
         assert digest(tmp_path / "killed" / name) == digest(tmp_path / "whole" / name)
         assert numbers(tmp_path / "killed" / name) == numbers(tmp_path / "whole" / name)
 
 
-@pytest.mark.slow
-def test_ctrl_c_ends_with_130_and_resumes(tmp_path):
+def test_ctrl_c_ends_with_130_and_resumes(begin, tmp_path):
     folder = tmp_path / "a"
-    command = [sys.executable, "-c", LISTENING, "train"]
-    process = begin("--hidden", "16", "--epochs", "5000", "--out", folder, command=command)
-    while process.poll() is None and rows(folder) < 2:
-        time.sleep(0.001)
+    process = begin("--hidden", "16", "--epochs", "5000", "--out", folder)
+    wait_until(lambda: rows(folder) >= 2, process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.strip() == f"fnopt train: interrupted; go on with: fnopt train --resume {folder}"
+    assert process.wait() == 130
+    said = process.err.read_text().strip()
+    assert said == f"fnopt train: interrupted; go on with: fnopt train --resume {folder}"
 
 
 def test_a_reader_that_leaves_ends_the_run_quietly(tmp_path):
     """As `fnopt train | head -1`."""
-    process = begin("--hidden", "8", "--epochs", "5000", "--out", tmp_path / "a")
+    process = real("--hidden", "8", "--epochs", "5000", "--out", tmp_path / "a")
     assert process.stdout.readline().startswith("epoch 1/5000")
     process.stdout.close()
-    assert process.wait(timeout=120) == 141
+    assert process.wait(timeout=forks.LONG) == 141
     assert process.stderr.read() == ""
     process.stderr.close()
 
 
-@pytest.mark.slow
-def test_the_default_run_is_right(tmp_path):
+def test_the_default_run_is_right(begin, tmp_path):
     """No argument: an MLP by Adam on the digits, at least 97% on the test set."""
-    process = begin(cwd=tmp_path)
-    finish(process)
+    finish(begin(folder=tmp_path))
     (folder,) = (tmp_path / "runs").iterdir()
     assert json.loads((folder / "summary.json").read_text())["test_accuracy"] >= 0.97

@@ -233,3 +233,18 @@ def test_mistakes_are_named(options, words):
     data = given.pop("data")
     with pytest.raises(ValueError, match=words):
         fit(step, state, data, **given)
+
+
+def test_evaluation_sees_the_averages():
+    step, state = setup(fnopt.ema_params(fnopt.sgd(0.1), 0.99))
+
+    def first(params, data):
+        return {"w": params["w"][0] + 0 * jnp.sum(data[1])}
+
+    result = fit(
+        step, state, (X, Y), epochs=1, batch_size=10, evaluate=first,
+        evaluation_data={"test": (X, Y)},
+    )  # fmt: skip
+    averaged = fnopt.eval_params(result.state.optimizer_state, result.state.params)["w"][0]
+    assert result.history[-1]["test_w"] == pytest.approx(float(averaged), rel=1e-5)
+    assert abs(float(averaged) - float(result.state.params["w"][0])) > 0.01

@@ -130,12 +130,21 @@ def test_backprop_is_autodiff(tmp_path):
     assert other.summary["train_loss"] == pytest.approx(one.summary["train_loss"], rel=1e-3)
 
 
-@pytest.mark.parametrize("name", optimizers())
-def test_every_optimizer_can_begin(name):
-    """Traced, not computed: a step of the network by each of fnopt's optimizers."""
+def prepared(name):
+    """The text of an optimizer that has made a step of the network, or why it cannot make one."""
     needed = {"dpsgd": ("l2_norm_clip=1.0", "noise_multiplier=0.1")}
-    found = trial.prepare(replaced(optimizer=name, set=needed.get(name, ())), DATA)
-    assert name in repr(found.optimizer)
+    settings = replaced(optimizer=name, set=needed.get(name, ()))
+    try:
+        return repr(trial.prepare(settings, DATA).optimizer)
+    except Exception as error:
+        return f"fails: {error!r}"
+
+
+def test_every_optimizer_can_begin():
+    """Traced, not computed: a step of the network by each of fnopt's optimizers."""
+    found = {name: prepared(name) for name in optimizers()}
+    bad = lambda name, text: text.startswith("fails: ") or name not in text
+    assert not {name: text for name, text in found.items() if bad(name, text)}
 
 
 def test_a_batch_greater_than_the_data():

@@ -75,3 +75,12 @@ def test_it_is_traced_once(monkeypatch):
     traces.clear()
     population(["learning_rate=log:1e-3:1e-1:8"], dataclasses.replace(SETTINGS, epochs=6))
     assert len(traces) == once > 0
+
+
+def test_the_scores_of_one_that_diverges_are_nan():
+    sgd = dataclasses.replace(SETTINGS, optimizer="sgd")
+    _, both, told = population(["learning_rate=0.1,1e30"], sgd)
+    for name in SCORES:
+        assert np.isnan(both.last(name)[1]), name
+        assert np.isfinite(both.last(name)[0]), name
+    assert told[-1]["best_test_accuracy"] == pytest.approx(both.last("test_accuracy")[0])

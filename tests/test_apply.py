@@ -7,11 +7,14 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import fnopt
 
 NARROW = [jnp.bfloat16, jnp.float16, jnp.float8_e4m3fn, jnp.float8_e5m2]
-KEY = jax.random.key(0)
 
 
-def stochastic(params, updates, key=KEY):
+def stochastic(params, updates, key=None):
+    key = jax.random.key(0) if key is None else key
     return fnopt.apply_updates(params, updates, rounding="stochastic", key=key)
+
+
+compiled = jax.jit(stochastic)
 
 
 def neighbours(x, dtype):
@@ -28,15 +31,16 @@ def neighbours(x, dtype):
 @pytest.mark.parametrize(("start", "update"), [(1.0, 1e-3), (-0.7, 0.013), (0.0, 0.3)])
 def test_it_rounds_to_a_neighbour_and_on_average_to_the_sum(dtype, start, update):
     n = 40_000
-    params = jnp.full(n, start, dtype)
+    params = np.full(n, start, dtype)
     update = np.float32(update)
     wanted = float(params[0]) + float(update)
+    updates = np.full(n, update)
     below, above = neighbours(wanted, dtype)
-    got = np.asarray(stochastic(params, jnp.full(n, update)), np.float64)
+    got = np.asarray(compiled(params, updates), np.float64)
     assert set(got) == {below, above}
     spread = np.sqrt((wanted - below) * (above - wanted) / n)
     assert abs(got.mean() - wanted) < 5 * spread
-    nearest = np.asarray(fnopt.apply_updates(params, jnp.full(n, update)), np.float64)
+    nearest = np.asarray(jax.jit(fnopt.apply_updates)(params, updates), np.float64)
     assert len(set(nearest)) == 1
 
 
@@ -50,7 +54,7 @@ def test_a_thousand_small_updates_add_up_on_average():
         return (stochastic(params, updates, key), state), None
 
     params = jnp.ones(4096, jnp.bfloat16)
-    keys = jax.random.split(KEY, 1000)
+    keys = jax.random.split(jax.random.key(0), 1000)
     moved, _ = jax.jit(lambda c: jax.lax.scan(step, c, keys)[0])((params, optimizer.init(params)))
     assert moved.dtype == jnp.bfloat16
     ends = np.asarray(moved, np.float64)
@@ -86,12 +90,12 @@ def test_other_leaves_are_as_ever(x64):
 
 
 def test_each_leaf_and_each_key_draws_its_own_bits():
-    params = {k: jnp.ones(400, jnp.bfloat16) for k in "abcd"}
-    updates = {k: jnp.full(400, 2.0**-8) for k in "abcd"}  # half of them go up
-    first, again = stochastic(params, updates), jax.jit(stochastic)(params, updates)
+    params = {k: np.ones(400, jnp.bfloat16) for k in "abcd"}
+    updates = {k: np.full(400, 2.0**-8, np.float32) for k in "abcd"}  # half of them go up
+    first, again = stochastic(params, updates), compiled(params, updates)
     jax.tree.map(np.testing.assert_array_equal, first, again)
-    other = stochastic(params, updates, jax.random.key(1))
-    raw = stochastic(params, updates, jax.random.PRNGKey(0))
+    other = compiled(params, updates, jax.random.key(1))
+    raw = compiled(params, updates, jax.random.PRNGKey(0))
     jax.tree.map(np.testing.assert_array_equal, first, raw)
     ups = [np.asarray(x) > 1 for t in (first, other) for x in t.values()]
     for i, one in enumerate(ups):
@@ -120,7 +124,7 @@ def test_nearest_is_the_default_and_needs_no_key():
         jax.jit(lambda p, u, f=f: f(p, u)).lower(params, updates).as_text()
         for f in (
             fnopt.apply_updates,
-            lambda p, u: fnopt.apply_updates(p, u, rounding="nearest", key=KEY),
+            lambda p, u: fnopt.apply_updates(p, u, rounding="nearest", key=jax.random.key(0)),
         )
     ]
     assert programs[0] == programs[1]

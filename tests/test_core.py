@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import fnopt
+from fnopt import tree
 from fnopt.hyperparameters import Decay, LearningRate, Positive
 from fnopt.rule import Rule, inside
 
@@ -350,3 +351,32 @@ def test_a_foreign_member_keeps_its_name_and_its_state_the_dtype(standard_numeri
 def test_inside_gives_the_rule():
     assert isinstance(inside(fnopt.adam(1e-3)), Rule)
     assert inside(optax.adam(1e-3)).name == "adam" or inside(optax.adam(1e-3)).name == "chain"
+
+
+def test_updates_leave_in_the_compute_dtype_whatever_the_rule_gives():
+    def narrowed(updates, params):
+        return jax.tree.map(lambda u: u.astype(jnp.bfloat16), updates)
+
+    params = {"w": jnp.ones(3)}
+    updates, _ = fnopt.stateless(narrowed).update(params, (), params)
+    assert updates["w"].dtype == jnp.float32
+
+
+def test_an_extra_argument_may_be_positional():
+    def update(updates, state, params=None, factor=1.0):
+        return jax.tree.map(lambda u: factor * u, updates), state
+
+    tripled = fnopt.chain(fnopt.GradientTransformation(lambda params: (), update))
+    updates, _ = tripled.update({"w": jnp.ones(3)}, {}, {"w": jnp.ones(3)}, factor=3.0)
+    assert updates["w"][0] == 3.0
+
+
+def test_factories_with_equal_arguments_differ():
+    assert fnopt.identity() != fnopt.set_to_zero()
+    assert fnopt.scale_by_sign() != fnopt.identity()
+
+
+def test_a_count_at_its_end_stays_there():
+    last = jnp.int32(2**31 - 1)
+    assert tree.increment(last) == last
+    assert tree.increment(last - 1) == last

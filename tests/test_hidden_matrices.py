@@ -2,6 +2,7 @@ import logging
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import fnopt
@@ -98,3 +99,10 @@ def test_an_embedding_of_an_unknown_name_is_doubted(caplog):
 def test_mistakes_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         choices({"w": leaf(3, 4)}, **arguments)
+
+
+def test_a_side_of_exactly_eight_times_the_other_is_doubted():
+    for columns, doubted in ((32, True), (28, False)):
+        params = {name: np.ones((4, columns), np.float32) for name in ("one", "two")}
+        report = str(fnopt.matrix_report(params, name="muon"))
+        assert ("an embedding?" in report) == doubted, report

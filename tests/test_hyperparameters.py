@@ -138,3 +138,23 @@ def test_the_name_is_the_one_that_the_user_gave():
         theirs, plain = other.update(GRADS, plain, PARAMS)
     np.testing.assert_allclose(ours["b"], theirs["b"], rtol=1e-5)
     assert repr(optimizer).startswith("rmsprop(learning_rate=0.1, decay=Tunable(value=0.9)")
+
+
+def test_values_in_the_state_have_the_default_float_dtype(x64):
+    state = fnopt.adam(fnopt.Tunable(0.1)).init({"w": np.ones(2, np.float32)})
+    rate = fnopt.hyperparameters(state)["learning_rate"]
+    assert rate.dtype == np.float64
+    assert rate == 0.1
+
+
+def test_a_changed_value_stays_on_its_mesh():
+    mesh = jax.make_mesh((8,), ("data",))
+    place = jax.sharding.NamedSharding(mesh, jax.P("data"))
+    params = {"w": jax.device_put(np.ones(8, np.float32), place)}
+    state = fnopt.adam(fnopt.Tunable(0.1)).init(params)
+    before = fnopt.hyperparameters(state)["learning_rate"]
+    state = fnopt.set_hyperparameters(state, learning_rate=0.2)
+    after = fnopt.hyperparameters(state)["learning_rate"]
+    assert after.sharding == before.sharding
+    assert after.committed == before.committed
+    assert after.devices() == set(jax.devices())

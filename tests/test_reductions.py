@@ -13,22 +13,24 @@ from fnopt.core import factories
 from fnopt.testing.laws.subject import dead, differences, not_finite
 
 STEPS = 20
-SHAPES = {"one": (8, 8), "two": (8, 8), "wide": (8, 24), "bias": (16,), "gain": ()}
+SHAPES = {"wide": (8, 24), "bias": (16,), "gain": ()}
+SQUARE = {"two": (8, 8)} | SHAPES
+BLOCKS = {"one": (8, 8)} | SQUARE
 AXIS = jax.P("data")
 
 
-def numbers(seed, *leading):
+def numbers(seed, *leading, shapes=SHAPES):
     """Multiples of 1/256, so that their sums over devices are exact in any order."""
     rng = np.random.default_rng(seed)
 
     def leaf(shape):
-        return jnp.asarray(np.round(256 * rng.normal(size=(*leading, *shape))) / 256, jnp.float32)
+        return np.float32(np.round(256 * rng.normal(size=(*leading, *shape))) / 256)
 
-    return {name: leaf(shape) for name, shape in SHAPES.items()}
+    return {name: leaf(shape) for name, shape in shapes.items()}
 
 
 def mesh():
-    return jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
 
 
 def trained(optimizer, params, gradients, extras=lambda g: {}):
@@ -44,7 +46,7 @@ def trained(optimizer, params, gradients, extras=lambda g: {}):
 
 # Leaves in parts, each along its first dimension; a scalar on every device
 
-SPLIT = {name: AXIS if shape else jax.P() for name, shape in SHAPES.items()}
+SPLIT = {name: AXIS if shape else jax.P() for name, shape in BLOCKS.items()}
 
 
 def hessian(gradients):
@@ -56,8 +58,8 @@ def value(gradients):
 
 
 def blocks(name, shape):
-    """Along the first axis one, half as many as rows, as many; of a vector four."""
-    counts = {"one": (1, 2), "two": (4, 8), "wide": (8, 3), "bias": (4,), "gain": ()}
+    """Along the first axis one, half as many as devices, as many as rows; of a vector two."""
+    counts = {"one": (1, 2), "two": (2, 8), "wide": (8, 3), "bias": (2,), "gain": ()}
     return counts[name]
 
 
@@ -172,81 +174,117 @@ def test_every_factory_that_is_told_of_parts_is_looked_at():
     assert told == {*IN_PARTS, *PARTS_OF_THESE, *DRAWS, *MATRICES}
 
 
-def run_in_parts(name, params, gradients, split=SPLIT, **how):
+# The others have no rule that tells rows from columns.
+LEAVES = {"adam_mini": BLOCKS} | dict.fromkeys(
+    ("apollo", "apollo_mini", "galore", "adafactor", "came", "sm3", "scale_by_factored_rms"), SQUARE
+)
+
+
+def both(name, params, gradients, **how):
+    """The params after all steps in parts, and of whole leaves: one program."""
     factory, args, kwargs, *extras = IN_PARTS[name]
     extras = extras[0] if extras else lambda g: {}
-    whole = factory(*args, **kwargs)
-    part = factory(*args, **kwargs, axis_name="data")
+    whole, part = factory(*args, **kwargs), factory(*args, **kwargs, axis_name="data")
+    split = {key: SPLIT[key] for key in params}
     each = {key: jax.P(None, *place) for key, place in split.items()}
+    run = jax.shard_map(
+        lambda *trees: trained(part, *trees, extras=extras),
+        mesh=mesh(),
+        in_specs=(split, each),
+        out_specs=split,
+        **how,
+    )
+    return jax.jit(lambda *trees: (run(*trees), trained(whole, *trees, extras=extras)))(
+        params, gradients
+    )
 
-    def local(*trees):
-        return trained(part, *trees, extras=extras)
 
-    wanted = jax.jit(lambda *trees: trained(whole, *trees, extras=extras))(params, gradients)
-    run = jax.shard_map(local, mesh=mesh(), in_specs=(split, each), out_specs=split, **how)
-    return jax.jit(run)(params, gradients), wanted
+# A program each, and what they reduce is what another one's test does: its name.
+LIKE = {
+    "adamw_4bit": "adamw_8bit",
+    "add_noise": "noisy_sgd",
+    "apollo_mini": "apollo",
+    "apply_if_finite": "guard",
+    "dowg": "dog",
+    "mars_lion": "mars_adamw",
+    "momo_adam": "momo",
+    "normalize_by_update_norm": "clip_by_global_norm",
+    "polyak_sgd": "momo",
+    "sam": "asam",
+    "scale_by_distance_over_gradients": "dog",
+    "scale_by_factored_rms": "adafactor",
+    "scale_by_param_block_norm": "scale_by_param_block_rms",
+    "scale_by_trust_ratio": "lamb",
+    "store": "adamw_8bit",
+}
+ALL = [pytest.param(name, marks=[pytest.mark.sweep] * (name in LIKE)) for name in IN_PARTS]
 
 
-@pytest.mark.parametrize("name", IN_PARTS)
+@pytest.mark.parametrize("name", ALL)
 def test_steps_in_parts_are_those_of_whole_leaves(name):
-    params, gradients = numbers(0), numbers(1, STEPS)
+    shapes = LEAVES.get(name, SHAPES)
+    params, gradients = numbers(0, shapes=shapes), numbers(1, STEPS, shapes=shapes)
     if name in ("guard", "apply_if_finite", "dynamic_loss_scale"):  # in the part of one device
-        gradients["two"] = gradients["two"].at[7, 5, 3].set(jnp.inf)
-    got, wanted = run_in_parts(name, params, gradients)
+        gradients["wide"][7, 5, 3] = np.inf
+    got, wanted = jax.device_get(both(name, params, gradients))
     assert list(differences(got, wanted)) == []
     assert list(not_finite(got)) == []
-    assert not list(dead(jax.tree.map(jnp.subtract, got, params), params))
+    assert not list(dead(jax.tree.map(np.subtract, got, params), params))
 
 
 def without_scalars(t):
     return {name: x for name, x in t.items() if name != "gain"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "adafactor",
-        "adam_mini",
-        "adamw_4bit",
-        "adamw_8bit",
-        "apply_if_finite",
-        "clip_by_global_norm",
-        "lamb",
-        "noisy_sgd",
-        "prodigy",
-        "store",
-    ],
-)
+UNTYPED = [
+    "adafactor",
+    "adam_mini",
+    "adamw_4bit",
+    "adamw_8bit",
+    "apply_if_finite",
+    "clip_by_global_norm",
+    "lamb",
+    "noisy_sgd",
+    "prodigy",
+    "store",
+]
+
+
+@pytest.mark.parametrize("name", UNTYPED[::2])
 def test_where_types_do_not_tell_all_leaves_are_in_parts(name):
     params, gradients = without_scalars(numbers(0)), without_scalars(numbers(1, STEPS))
-    split = without_scalars(SPLIT)
-    got, wanted = run_in_parts(name, params, gradients, split, check_vma=False)
+    got, wanted = both(name, params, gradients, check_vma=False)
     assert list(differences(got, wanted)) == []
 
+
+@pytest.mark.parametrize("name", UNTYPED[1::2])
+def test_in_pmap_all_leaves_are_in_parts(name):
+    params, gradients = without_scalars(numbers(0)), without_scalars(numbers(1, STEPS))
     factory, args, kwargs = IN_PARTS[name]
-    optimizer = factory(*args, **kwargs, axis_name="data")
-    cut = jax.tree.map(lambda p: p.reshape(8, -1, *p.shape[1:]), params)
-    cuts = jax.tree.map(lambda g: g.reshape(STEPS, 8, -1, *g.shape[2:]), gradients)
+    part, whole = factory(*args, **kwargs, axis_name="data"), factory(*args, **kwargs)
+    cut = jax.tree.map(lambda p: p.reshape(4, -1, *p.shape[1:]), params)
+    cuts = jax.tree.map(lambda g: g.reshape(STEPS, 4, -1, *g.shape[2:]), gradients)
     run = jax.pmap(
-        lambda *trees: trained(optimizer, *trees), axis_name="data", in_axes=(0, 1), out_axes=0
+        lambda *trees: trained(part, *trees), axis_name="data", in_axes=(0, 1), out_axes=0
     )
-    got = jax.tree.map(lambda x, p: x.reshape(p.shape), run(cut, cuts), params)
+    got = jax.tree.map(lambda x, p: np.reshape(x, p.shape), run(cut, cuts), params)
+    wanted = jax.jit(lambda *trees: trained(whole, *trees))(params, gradients)
     assert list(differences(got, wanted)) == []
 
 
 def test_leaves_in_parts_over_two_axes_and_over_one():
     """Over both mesh axes, over one of them and over none: each is counted once."""
     places = {"one": jax.P(("data", "model")), "two": jax.P("model"), "wide": jax.P()}
-    tree = {name: numbers(0)[name] for name in places}
-    both = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    tree = numbers(0, shapes={name: BLOCKS[name] for name in places})
+    axes = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
     def local(tree):
         norm = fnopt.global_norm(tree, axis_name=("data", "model"))
         slope = jax.grad(lambda t: fnopt.global_norm(t, axis_name=("data", "model")))(tree)
         return norm, slope
 
-    run = jax.shard_map(local, mesh=both, in_specs=(places,), out_specs=(jax.P(), places))
+    run = jax.shard_map(local, mesh=axes, in_specs=(places,), out_specs=(jax.P(), places))
     got, slope = jax.jit(run)(tree)
-    wanted, slope_wanted = jax.value_and_grad(fnopt.global_norm)(tree)
+    wanted, slope_wanted = jax.jit(jax.value_and_grad(fnopt.global_norm))(tree)
     np.testing.assert_allclose(got, wanted, rtol=1e-6)
     assert list(differences(slope, slope_wanted)) == []

@@ -10,7 +10,7 @@ import fnopt
 
 SHAPES = {"w": (8, 16), "stack": (4, 8, 8), "b": (16,), "scale": ()}
 SPECS = {"w": ("x", "y"), "stack": ("z", "x", "y"), "b": ("y",), "scale": ()}
-MESHES = {(8,): ("x",), (2, 4): ("x", "y"), (2, 2, 2): ("x", "y", "z")}
+MESHES = {(4,): ("x",), (2, 2): ("x", "y"), (2, 2, 2): ("x", "y", "z")}
 
 
 def mesh_of(shape, kind=AxisType.Auto):
@@ -40,9 +40,18 @@ OPTIMIZERS = {
 FEW = {"adamw_8bit": ("w", "scale")}
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
-@pytest.mark.parametrize("shape", MESHES, ids=str)
-@pytest.mark.parametrize("name", OPTIMIZERS)
+def runs():
+    """One optimizer on all meshes of both kinds, the others on two by turns; the other pairs."""
+    places = [(shape, kind) for shape in MESHES for kind in (AxisType.Auto, AxisType.Explicit)]
+    for i, name in enumerate(OPTIMIZERS):
+        here = {i % 6, (i + 3) % 6} if i else set(range(6))
+        for j, (shape, kind) in enumerate(places):
+            # every rule is on meshes in the laws; here how its state is placed at the start
+            marks = [pytest.mark.sweep] * (j not in here)
+            yield pytest.param(name, shape, kind, id=f"{name} {shape} {kind}", marks=marks)
+
+
+@pytest.mark.parametrize(("name", "shape", "kind"), [*runs()])
 def test_the_state_is_made_where_it_stays(name, shape, kind):
     """By init_sharded and by a compiled init, which is told of no places; then one compile."""
     mesh, optimizer = mesh_of(shape, kind), OPTIMIZERS[name]
@@ -71,7 +80,7 @@ def check(leaf, wanted):
 
 
 def test_a_mesh_alone_is_every_device():
-    mesh = mesh_of((2, 4))
+    mesh = mesh_of((2, 2))
     params = {k: jax.ShapeDtypeStruct(s, jnp.float32) for k, s in SHAPES.items()}
     for sharding in jax.tree.leaves(fnopt.state_shardings(fnopt.adam(0.1), params, mesh)):
         assert sharding == NamedSharding(mesh, jax.P())
@@ -80,6 +89,6 @@ def test_a_mesh_alone_is_every_device():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="must be on one mesh, and are on none"):
         fnopt.state_shardings(fnopt.adam(0.1), {"w": jnp.ones(3)})
-    two = {"a": on(mesh_of((8,)))["w"], "b": on(mesh_of((2, 4)))["w"]}
+    two = {"a": on(mesh_of((4,)))["w"], "b": on(mesh_of((2, 2)))["w"]}
     with pytest.raises(ValueError, match="must be on one mesh, and are on Mesh"):
         fnopt.state_shardings(fnopt.adam(0.1), two)

@@ -6,7 +6,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 
 import fnopt
-from fnopt.splits import ZeroState, is_explicit, more_split, shared_over, sharing
+from fnopt import mesh_axes
+from fnopt.splits import ZeroState, is_explicit, like, more_split, shared_over, sharing
 
 
 def mesh_of(shape=(2, 4), kind=AxisType.Auto):
@@ -82,3 +83,22 @@ def test_where_work_is_shared_out():
         assert shared_over(jnp.ones(3)) is None
     with sharing("rows"):
         assert shared_over(x) is None
+
+
+def test_a_leaf_keeps_the_axes_that_divide_it():
+    w = jax.ShapeDtypeStruct((8, 8), "float32", sharding=NamedSharding(mesh_of(), jax.P("model")))
+    assert like((8, 1), w).spec[0] == "model"
+    for shape in ((6, 8), (1, 8)):  # of 4 parts
+        assert not any(like(shape, w).spec)
+
+
+def test_a_part_of_a_whole_leaf_is_the_devices_own():
+    axes = ("data", "model")
+    x = jnp.arange(16.0)
+
+    def local(x):
+        return mesh_axes.part(mesh_axes.whole(x, axes), axes)
+
+    place = jax.P(axes)
+    run = jax.jit(jax.shard_map(local, mesh=mesh_of(), in_specs=place, out_specs=place))
+    assert (run(x) == x).all()

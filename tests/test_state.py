@@ -108,3 +108,9 @@ def test_restore_lists_everything_that_does_not_fit():
     assert "unknown: stranger" in text
     assert "shape: adamw/scale_by_adam/nu/w is (3,), expected (4, 2)" in text
     assert "dtype: adamw/scale_by_adam/mu/b/0 is int32[2], expected float32[2]" in text
+
+
+def test_the_outermost_count_is_told():
+    inner_first = {"a": {"count": jnp.int32(1)}, "count": jnp.int32(3)}
+    assert fnopt.step_count(inner_first) == 3
+    assert fnopt.step_count({"count": jnp.int32(3), "z": {"count": jnp.int32(1)}}) == 3

@@ -3,7 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnopt.linalg.householder import LEAST, by_lapack, by_panels, orthogonal_factor
+from fnopt.linalg import householder
+from fnopt.linalg.householder import LEAST, by_panels
+
+by_lapack, orthogonal_factor = map(jax.jit, (householder.by_lapack, householder.orthogonal_factor))
 
 
 def drawn(shape, dtype=np.float32, seed=0):

@@ -1,9 +1,23 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnopt.linalg.newton_schulz import EXACT, FORMS, MUON, orthogonalize, sequence
+from fnopt.linalg import newton_schulz
+from fnopt.linalg.newton_schulz import EXACT, FORMS, MUON, sequence
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2), static_argnames=("form", "dtype"))
+def compiled(x, *args, **kwargs):
+    return newton_schulz.orthogonalize(x, *args, **kwargs)
+
+
+def orthogonalize(x, steps=5, coefficients=MUON, **kwargs):
+    if isinstance(coefficients, list):
+        coefficients = tuple(map(tuple, coefficients))
+    return compiled(x, steps, coefficients, **kwargs)
 
 
 def matrices(shape, seed=0):

@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fnopt.linalg.roots import inverse_root
+from fnopt.linalg import roots
+
+inverse_root = jax.jit(roots.inverse_root, static_argnums=(1, 2, 3), static_argnames="method")
 
 
 def gram(shape, rank=None, dtype=np.float64, seed=0):
@@ -44,8 +46,8 @@ def test_roots_in_float64(shape, p, method, x64):
 @pytest.mark.parametrize("size", [1e-30, 1e-20, 1.0, 1e30, 1e37])
 @pytest.mark.parametrize("rank", [1, 3, 6])
 def test_roots_of_any_size_and_rank_in_float32(rank, size, method):
-    a = jnp.asarray(gram((2, 6, 6), rank, np.float32)) / 32
-    x, error = jax.jit(inverse_root, static_argnums=(1, 2, 3))(size * a, 4, 1e-4, method)
+    a = gram((2, 6, 6), rank, np.float32) / 32
+    x, error = inverse_root(np.float32(size) * a, 4, 1e-4, method)
     assert float(error.max()) < 1e-3
     assert distance(np.float64(x) * size**0.25, exact(a, 4, 1e-4)) < 1e-3
 
@@ -71,9 +73,10 @@ def test_of_nothing_the_identity(method):
 
 @pytest.mark.parametrize("method", ["eigh", "newton"])
 def test_one_zero_matrix_of_a_stack_or_one_bad_one_leaves_the_others_alone(method):
-    a = jnp.asarray(gram((3, 4, 4), dtype=np.float32))
+    a = gram((3, 4, 4), dtype=np.float32)
     alone, _ = inverse_root(a[2], 4, 1e-6, method)
-    x, error = inverse_root(a.at[0].set(0).at[1, 0, 0].set(jnp.nan), 4, 1e-6, method)
+    a[0], a[1, 0, 0] = 0, np.nan
+    x, error = inverse_root(a, 4, 1e-6, method)
     np.testing.assert_array_equal(x[0], jnp.eye(4))
     np.testing.assert_allclose(x[2], alone, rtol=1e-3, atol=1e-5)
     np.testing.assert_array_equal(np.asarray(error) <= 0.1, [True, False, True])
@@ -81,18 +84,18 @@ def test_one_zero_matrix_of_a_stack_or_one_bad_one_leaves_the_others_alone(metho
 
 @pytest.mark.parametrize("method", ["eigh", "newton"])
 def test_negative_eigenvalues_of_rounding_count_as_zero_or_are_told_of(method):
-    a = jnp.diag(jnp.array([1.0, 0.5, -1e-7]))
+    a = np.diag(np.float32([1.0, 0.5, -1e-7]))
     x, error = inverse_root(a, 2, 1e-6, method)
-    assert jnp.isfinite(x).all()
+    assert np.isfinite(x).all()
     assert float(error) < 1e-2
-    _, error = inverse_root(jnp.diag(jnp.array([1.0, 0.5, -1e-3])), 2, 1e-6, "newton")
+    _, error = inverse_root(np.diag(np.float32([1.0, 0.5, -1e-3])), 2, 1e-6, "newton")
     assert not float(error) <= 0.1
 
 
 def test_without_a_ridge_a_singular_matrix_has_a_finite_root():
     a = jnp.asarray(gram((6, 6), 2, np.float32))
     for method in ("eigh", "newton"):
-        assert jnp.isfinite(inverse_root(a, 4, 0.0, method)[0]).all()
+        assert np.isfinite(inverse_root(a, 4, 0.0, method)[0]).all()
 
 
 @pytest.mark.parametrize("method", ["eigh", "newton"])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fnopt
-from fnopt.testing.oracles import largest_error
+from fnopt.testing.oracles import largest_error, trial
 
 SHAPES = {"tall": (6, 4), "wide": (3, 5), "cube": (2, 3, 4), "conv": (2, 2, 3, 4), "bias": (5,)}
 FACTORS = {
@@ -93,22 +93,59 @@ def degenerate(rank=1, steps=5, shapes=((6, 4), (4, 6), (2, 5, 5)), first_zero=T
     return params, [*[zeros] * first_zero, *some, zeros, some[0]]
 
 
-def follow(optimizer, wanted, params, gradients):
-    """The largest distance of the optimizer's parameters from the oracle's."""
-    ours = jax.tree.map(jnp.asarray, params)
-    state, worst = optimizer.init(ours), 0.0
+def trained(optimizer):
+    """(params, gradients) -> the params after each step, one program for all of a shape."""
 
     @jax.jit
-    def step(params, state, g):
-        updates, state = optimizer.update(g, state, params)
-        return fnopt.apply_updates(params, updates), state
+    def run(params, gradients):
+        def step(carry, g):
+            params, state = carry
+            updates, state = optimizer.update(g, state, params)
+            params = fnopt.apply_updates(params, updates)
+            return (params, state), params
 
-    for g, theirs in zip(gradients, wanted(params, gradients)):
-        ours, state = step(ours, state, jax.tree.map(jnp.asarray, g))
-        worst = max(worst, *(float(np.abs(ours[k] - theirs[k]).max()) for k in theirs))
-    return worst
+        return jax.lax.scan(step, (params, optimizer.init(params)), gradients)[1]
+
+    return run
+
+
+def stacked(gradients):
+    """A list of trees as one, for a scan."""
+    return jax.tree.map(lambda *gs: jnp.asarray(np.stack(gs)), *gradients)
+
+
+def followed(optimizer, wanted, *trials):
+    """For each (params, gradients) the largest distance from the oracle."""
+    run = trained(optimizer)
+    for params, gradients in trials:
+        ours = run(jax.tree.map(jnp.asarray, params), stacked(gradients))
+        yield max(
+            float(np.abs(np.asarray(ours[k][t]) - x).max())
+            for t, theirs in enumerate(wanted(params, gradients))
+            for k, x in theirs.items()
+        )
+
+
+def errors(optimizer, wanted, dtype, shapes):
+    """As `largest_error`, of each leaf."""
+    start, gradients = jax.tree.map(lambda x: np.asarray(x, dtype), trial(shapes=shapes))
+    ours = jax.device_get(trained(optimizer)(start, stacked(gradients)))
+    found = dict.fromkeys(start, 0.0)
+    exact = jax.tree.map(np.float64, (start, gradients))
+    for t, theirs in enumerate(wanted(*exact)):
+        for k, x in theirs.items():
+            size = max(np.linalg.norm(x), np.linalg.norm(exact[0][k]))
+            error = np.linalg.norm(np.float64(ours[k][t]) - x) / size
+            found[k] = error if not error <= found[k] else found[k]  # NaN counts as the worst
+    return found
+
+
+def follow(optimizer, wanted, params, gradients):
+    """The largest distance of the optimizer's parameters from the oracle's."""
+    (distance,) = followed(optimizer, wanted, (params, gradients))
+    return distance
 
 
 def update(rule, g):
-    """The first update."""
-    return rule.update(g, rule.init(g))[0]
+    """The first update, compiled."""
+    return jax.jit(lambda g: rule.update(g, rule.init(g))[0])(g)

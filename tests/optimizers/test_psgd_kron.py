@@ -1,14 +1,16 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matrix_oracles import degenerate, follow, update
+from matrix_oracles import degenerate, followed, update
 
 import fnopt
 from fnopt.optimizers.psgd_kron import FORMS, psgd_kron, scale_by_psgd_kron
 from fnopt.testing.oracles import largest_error, leafwise
 
-SHAPES = {"tall": (5, 3), "wide": (3, 5), "square": (4, 4), "stack": (2, 3, 5), "vector": (5,)}
+SHAPES = {"tall": (5, 3), "square": (4, 4), "stack": (2, 3, 5), "vector": (5,)}
 NUMBERS = {
     name: None if len(shape) < 2 else fnopt.MatrixDimensionNumbers(len(shape) - 2, len(shape) - 1)
     for name, shape in SHAPES.items()
@@ -73,6 +75,11 @@ def procrustes(q1, q2, h, v, lr, bounds):
     return *new, kept
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def drawn(t, shape, dtype):
+    return jax.random.normal(jax.random.fold_in(jax.random.key(KEY), t), shape, dtype)
+
+
 def oracle(
     rate,
     dtype,
@@ -106,8 +113,7 @@ def oracle(
             due = owed >= 1 if update_every is None else (t - 1) % update_every == 0
             owed -= owed >= 1
             if due and np.any(ahead):
-                key = jax.random.fold_in(jax.random.key(KEY), t - 1)
-                v = np.asarray(jax.random.normal(key, theta.shape, dtype), np.float64)
+                v = np.asarray(drawn(t - 1, theta.shape, dtype), np.float64)
                 h = ahead + damping * np.abs(ahead).mean() * v
                 q1, q2, bounds = step(q1, q2, h, v, preconditioner_lr, bounds)
             p1, p2 = (np.diag(q**2) if q.ndim == 1 else q.T @ q for q in (q1, q2))
@@ -145,7 +151,14 @@ def ours(rate, **setting):
     return psgd_kron(rate, key=KEY, dimension_numbers=NUMBERS, **setting)
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+# the settings' rules are the same in float64; all of a step's branches are in these two
+IN_FLOAT32 = [
+    pytest.param(setting, marks=[pytest.mark.sweep] * (i not in (2, 5)))
+    for i, setting in enumerate(SETTINGS)
+]
+
+
+@pytest.mark.parametrize("setting", IN_FLOAT32, ids=str)
 def test_oracle_in_float32(setting):
     wanted = oracle(0.02, jnp.float32, **setting)
     assert largest_error(ours(0.02, **setting), wanted, shapes=SHAPES) < 2e-6
@@ -158,27 +171,32 @@ def test_oracle_in_float64(setting, x64):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("rank", [1, 2])
-def test_rank_deficient_and_zero_gradients(rank, form, x64):
+def test_rank_deficient_and_zero_gradients(form, x64):
     setting = dict(form=form, update_every=2)
     wanted = oracle(0.02, jnp.float64, **setting)
-    assert follow(psgd_kron(0.02, key=KEY, **setting), wanted, *degenerate(rank)) < 1e-9
+    optimizer = psgd_kron(0.02, key=KEY, **setting)
+    of_ranks = [*followed(optimizer, wanted, *map(degenerate, (1, 2)))]
+    assert max(of_ranks) < 1e-9, of_ranks
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("shape", [(6, 4), (3, 5)], ids=str)
-def test_layouts_are_transposed(shape, form):
-    g = jax.random.normal(jax.random.key(0), shape)
-    one = update(scale_by_psgd_kron(key=KEY, form=form), g)
-    other = update(scale_by_psgd_kron(key=KEY, form=form, layout="out_in"), g.T).T
-    np.testing.assert_allclose(one, other, atol=1e-6)
+def test_layouts_are_transposed(form):
+    rng = np.random.default_rng(0)
+    gs = {str(shape): np.float32(rng.normal(size=shape)) for shape in ((6, 4), (3, 5))}
+    rules = [scale_by_psgd_kron(key=KEY, form=form, layout=to) for to in ("in_out", "out_in")]
+
+    @jax.jit
+    def both(gs):
+        return {name: (update(rules[0], g), update(rules[1], g.T).T) for name, g in gs.items()}
+
+    for name, (one, other) in both(gs).items():
+        np.testing.assert_allclose(one, other, atol=1e-6, err_msg=name)
 
 
 def test_stacked_layers_are_single_ones():
-    g = jax.random.normal(jax.random.key(1), (3, 6, 4))
-    rule = scale_by_psgd_kron(key=KEY)
-    single = jnp.stack([update(rule, x) for x in g])
-    np.testing.assert_allclose(update(rule, g), single, atol=1e-6)
+    g = np.float32(np.random.default_rng(1).normal(size=(3, 6, 4)))
+    first = jax.jit(lambda g: update(scale_by_psgd_kron(key=KEY), g))
+    np.testing.assert_allclose(first(g), np.stack([first(x) for x in g]), atol=1e-6)
 
 
 @pytest.mark.parametrize(

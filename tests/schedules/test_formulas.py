@@ -92,28 +92,46 @@ def test_step_and_multistep_as_pytorch_has_them(gamma):
 
 def test_stairs_fall_on_their_step_for_every_size():
     """Under jit XLA divides by multiplying: 41 · (1/41) is below 1."""
-    for size in (3, 41, 47, 55, 61, 97):
-        counts = np.arange(0, 8 * size)
-        want = 0.5 ** (counts // size)
-        np.testing.assert_array_equal(jax.jit(s.step_schedule(1.0, size, 0.5))(counts), want)
-        stairs = s.exponential_decay(1.0, size, 0.5, staircase=True)
-        np.testing.assert_allclose(jax.jit(stairs)(counts), want, rtol=1e-6)
+    sizes = (3, 41, 47, 55, 61, 97)
+    counts = {size: np.arange(0, 8 * size) for size in sizes}
+
+    @jax.jit
+    def both(counts):
+        return {
+            size: (
+                s.step_schedule(1.0, size, 0.5)(t),
+                s.exponential_decay(1.0, size, 0.5, staircase=True)(t),
+            )
+            for size, t in counts.items()
+        }
+
+    for size, (steps, stairs) in both(counts).items():
+        want = 0.5 ** (counts[size] // size)
+        np.testing.assert_array_equal(steps, want, err_msg=str(size))
+        np.testing.assert_allclose(stairs, want, rtol=1e-6, err_msg=str(size))
 
 
 def test_ends_are_exact_for_every_length():
-    for n in range(1, 120, 7):
+    shapes = {
+        f"{shape.name} of {n}": (shape, n)
+        for n in range(1, 120, 7)
         for shape in (
             s.linear_schedule(0.0, 0.7, n),
             s.polynomial_schedule(0.7, 0.0, 0.5, n),
             s.cosine_decay_schedule(0.7, n),
             s.rex_schedule(0.7, n),
             s.wsd_schedule(0.7, 0, 0, n, shape="1-sqrt"),
-        ):
-            ends = jax.jit(shape)(np.array([0, n, n + 1]))
-            rising = shape.name == "linear_schedule"
-            np.testing.assert_array_equal(
-                ends, np.float32([0, 0.7, 0.7] if rising else [0.7, 0, 0])
-            )
+        )
+    }
+
+    @jax.jit
+    def ends(counts):
+        return {name: shape(counts[name]) for name, (shape, _) in shapes.items()}
+
+    counts = {name: np.array([0, n, n + 1]) for name, (_, n) in shapes.items()}
+    for name, found in ends(counts).items():
+        want = np.float32([0, 0.7, 0.7] if name.startswith("linear") else [0.7, 0, 0])
+        np.testing.assert_array_equal(found, want, err_msg=name)
 
 
 def test_long_schedules_keep_their_digits_near_both_ends():

@@ -19,7 +19,7 @@ from fnopt.schedules.schedule import factories
 spec = importlib.util.spec_from_file_location("cards", Path(__file__).with_name("cards.py"))
 cards = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(cards)
-CARDS, build = cards.CARDS, cards.build
+CARDS, build, together, each = cards.CARDS, cards.build, cards.together, cards.each
 every = pytest.mark.parametrize("name", CARDS)
 
 
@@ -56,25 +56,46 @@ def test_arguments_have_the_same_names_throughout():
     assert {name for signature in signatures for name in signature.parameters} == WORDS
 
 
-@every
-def test_ends(name):
-    schedule, (_, _, values, _) = build(name), CARDS[name]
-    jitted = jax.jit(schedule)
-    for count, value in values.items():
-        for got in (schedule(count), jitted(jnp.int32(count))):
-            assert got.shape == ()
-            assert got.dtype == jnp.float32
-            assert not got.weak_type
+def at(counts):
+    """name -> a function that gives the schedule's values at its counts."""
+    return {name: lambda name=name: jax.vmap(build(name))(counts[name]) for name in counts}
+
+
+def typed(name, got, dtype=jnp.float32):
+    assert (got.shape, got.dtype, got.weak_type) == ((), dtype, False), name
+
+
+def test_ends():
+    counts = {name: jnp.asarray(list(card[2]), jnp.int32) for name, card in CARDS.items()}
+
+    def check(name, got):
+        schedule, values = build(name), CARDS[name][2]
+        typed(name, jax.eval_shape(schedule, jnp.int32(0)))
+        np.testing.assert_allclose(got, np.float32(list(values.values())), rtol=1e-7, atol=0)
+        for count, value in values.items():
+            with jax.disable_jit():
+                got = schedule(count)
+            typed(name, got)
             np.testing.assert_allclose(got, np.float32(value), rtol=1e-7, atol=0)
 
+    each(together(at(counts)), check)
 
-@pytest.mark.parametrize("name", [n for n in CARDS if hasattr(optax, n)])
-def test_optax_agrees(name, standard_numerics):
-    args, kwargs, _, last = CARDS[name]
-    theirs = getattr(optax, name)(*args, **kwargs)
-    counts = np.arange(last + 1)
-    want = [float(theirs(c)) for c in counts[::3]]
-    np.testing.assert_allclose(jax.jit(build(name))(counts)[::3], want, rtol=1e-5, atol=2e-7)
+
+def test_optax_agrees(standard_numerics):
+    names = [name for name in CARDS if hasattr(optax, name)]
+    counts = {name: jnp.arange(CARDS[name][3] + 1)[::3] for name in names}
+
+    def theirs(name):
+        args, kwargs, _, _ = CARDS[name]
+        return jax.vmap(getattr(optax, name)(*args, **kwargs))(counts[name])
+
+    ours = at(counts)
+    both = {name: lambda name=name: (ours[name](), theirs(name)) for name in names}
+
+    def check(name, found):
+        np.testing.assert_allclose(*found, rtol=1e-5, atol=2e-7)
+
+    each(together(both), check)
 
 
 @every
@@ -86,45 +107,62 @@ def test_identity(name):
     assert hash(one) == hash(other)
     back = pickle.loads(pickle.dumps(one))
     assert back == one
-    np.testing.assert_array_equal(back(3), one(3))
+    with jax.disable_jit():
+        np.testing.assert_array_equal(back(3), one(3))
     assert copy.deepcopy(one) == one
     assert repr(one).startswith(name + "(")
     assert one.name == name
 
 
-@every
-def test_counts_of_every_kind(name):
-    schedule, last = build(name), CARDS[name][3]
-    value = float(schedule(5))
-    for count in (jnp.int32(5), jnp.uint32(5), jnp.float32(5), np.int64(5), jnp.asarray(5)):
-        np.testing.assert_allclose(schedule(count), value, rtol=1e-6)
-    counts = jnp.arange(last)
-    table = jax.vmap(schedule)(counts)
-    np.testing.assert_allclose(table[5], value, rtol=1e-6)
-    np.testing.assert_array_equal(schedule(counts), table)
-    scanned = jax.lax.scan(lambda c, _: (c + 1, schedule(c)), jnp.int32(0), length=last)[1]
-    np.testing.assert_allclose(scanned, table, rtol=1e-6)
-    for huge in (2**31 - 1, jnp.int32(2**31 - 1), 10**12):
-        assert np.isfinite(schedule(huge))
-        assert schedule(huge) >= 0
+def test_counts_of_every_kind():
+    kinds = [*map(jnp.asarray, (np.int32(5), np.uint32(5), np.float32(5))), np.int64(5)]
+
+    def tables(name):
+        schedule, last = build(name), CARDS[name][3]
+        scanned = jax.lax.scan(lambda c, _: (c + 1, schedule(c)), jnp.int32(0), length=last)[1]
+        counts = jnp.arange(last)
+        return jax.vmap(schedule)(counts), schedule(counts), scanned
+
+    def check(name, found):
+        schedule, (table, values, scanned) = build(name), found
+        with jax.disable_jit():
+            value = float(schedule(5))
+            for count in (*kinds, jnp.asarray(5)):
+                np.testing.assert_allclose(schedule(count), value, rtol=1e-6)
+            for huge in (2**31 - 1, jnp.int32(2**31 - 1), 10**12):
+                assert np.isfinite(schedule(huge))
+                assert schedule(huge) >= 0
+        np.testing.assert_allclose(table[5], value, rtol=1e-6)
+        np.testing.assert_array_equal(values, table)
+        np.testing.assert_allclose(scanned, table, rtol=1e-6)
+
+    each(together({name: lambda name=name: tables(name) for name in CARDS}), check)
 
 
-@every
-def test_double_precision(name, x64):
-    schedule, (_, _, values, last) = build(name), CARDS[name]
-    for count, value in values.items():
-        got = jax.jit(schedule)(count)
-        assert got.dtype == jnp.float64
-        np.testing.assert_allclose(got, value, rtol=1e-15)
+def test_double_precision(x64):
+    counts = {name: np.arange(card[3]) for name, card in CARDS.items()}
     with jax.enable_x64(False):
-        single = np.asarray(schedule(np.arange(last)))
-    np.testing.assert_allclose(single, schedule(np.arange(last)), rtol=2e-6, atol=1e-7)
+        single = together(at(counts))
+    ends = {name: jnp.asarray(list(card[2])) for name, card in CARDS.items()}
+    double = together(at({name: np.concatenate([ends[name], counts[name]]) for name in CARDS}))
+
+    def check(name, got):
+        typed(name, jax.eval_shape(build(name), 3), jnp.float64)
+        values = list(CARDS[name][2].values())
+        np.testing.assert_allclose(got[: len(values)], values, rtol=1e-15)
+        np.testing.assert_allclose(single[name], got[len(values) :], rtol=2e-6, atol=1e-7)
+
+    each(double, check)
 
 
-@every
-def test_derivative_by_the_count_is_finite(name):
-    slope = jax.vmap(jax.grad(build(name)))(jnp.arange(60, dtype=jnp.float32))
-    assert np.isfinite(slope).all()
+def test_derivative_by_the_count_is_finite():
+    counts = np.arange(60, dtype=np.float32)
+    slopes = {name: lambda name=name: jax.vmap(jax.grad(build(name)))(counts) for name in CARDS}
+
+    def check(name, slope):
+        assert np.isfinite(slope).all()
+
+    each(together(slopes), check)
 
 
 def flat(value):
@@ -141,25 +179,34 @@ def flat(value):
     return [leaves[i] for i in places], put
 
 
-@pytest.mark.parametrize("name", [n for n in CARDS if n != "join_schedules"])
-def test_traced_arguments(name):
-    """Built inside jit, grad and vmap from arrays, a schedule is the same and has derivatives."""
+def traced(name, numbers):
+    """(values, those of the schedule with these numbers, derivatives, values of two at once)."""
     args, kwargs, _, last = CARDS[name]
-    numbers, put = flat((args, kwargs))
-    assert numbers
-    factory, counts = getattr(schedules, name), jnp.arange(0, last, 7)
+    _, put = flat((args, kwargs))
+    counts = jnp.arange(0, last, 7)
 
-    def total(numbers):
+    def values(numbers):
         args, kwargs = put(numbers)
-        return factory(*args, **kwargs)(counts)
+        return getattr(schedules, name)(*args, **kwargs)(counts)
 
-    numbers = [jnp.float32(n) for n in numbers]
-    np.testing.assert_allclose(jax.jit(total)(numbers), build(name)(counts), rtol=2e-5, atol=1e-6)
-    derivative = jax.jit(jax.jacrev(total))(numbers)
-    assert all(np.isfinite(d).all() for d in derivative)
     batched = [jnp.stack([n, 0.9 * n]) for n in numbers]
-    both = jax.vmap(total)(batched)
-    np.testing.assert_allclose(both[0], build(name)(counts), rtol=2e-5, atol=1e-6)
+    both = jax.vmap(values)(batched)
+    return values(numbers), build(name)(counts), jax.jacrev(values)(numbers), both
+
+
+def test_traced_arguments():
+    """Built inside jit, grad and vmap from arrays, a schedule is the same and has derivatives."""
+    numbers = {name: flat(card[:2])[0] for name, card in CARDS.items() if name != "join_schedules"}
+    assert all(numbers.values())
+    numbers = {name: [np.float32(n) for n in ns] for name, ns in numbers.items()}
+
+    def check(name, found):
+        got, wanted, derivative, both = found
+        np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=1e-6)
+        assert all(np.isfinite(d).all() for d in derivative)
+        np.testing.assert_allclose(both[0], wanted, rtol=2e-5, atol=1e-6)
+
+    each(together({n: lambda ns, n=n: traced(n, ns[n]) for n in numbers}, numbers), check)
 
 
 def test_traced_steps():
@@ -167,7 +214,7 @@ def test_traced_steps():
     def warm(warmup, total):
         return schedules.warmup_cosine_decay_schedule(0.0, 1.0, warmup, total)(jnp.arange(20))
 
-    want = schedules.warmup_cosine_decay_schedule(0.0, 1.0, 5, 15)(jnp.arange(20))
+    want = jax.jit(schedules.warmup_cosine_decay_schedule(0.0, 1.0, 5, 15))(jnp.arange(20))
     np.testing.assert_allclose(warm(5, 15), want, atol=1e-6)
 
 

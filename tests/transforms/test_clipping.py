@@ -17,14 +17,14 @@ def apply(transformation, updates, params=None):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-def test_norm_of_ten_thousand_leaves(dtype):
-    tree = [jnp.full((8, 8), 1.0, dtype)] * 10_000
+def test_norm_of_thousands_of_leaves(dtype):
+    tree = [jnp.asarray(np.ones((16, 16)), dtype)] * 2_500
     assert fnopt.global_norm(tree) == 800.0
 
 
 @pytest.mark.parametrize("size", [1e30, 1e20, 1.0, 1e-20, 1e-30, 1e-37])
 def test_norm_of_large_and_small_values(size):
-    tree = {"a": jnp.full(3, 3 * size), "b": jnp.full((), jnp.sqrt(9.0) * size)}
+    tree = {"a": np.full(3, 3 * size, np.float32), "b": np.float32(3 * size)}
     np.testing.assert_allclose(fnopt.global_norm(tree) / size, 6.0, rtol=1e-5)
     np.testing.assert_allclose(jax.jit(fnopt.global_norm)(tree) / size, 6.0, rtol=1e-5)
 
@@ -55,10 +55,11 @@ def test_norm_in_double(x64):
 
 
 def test_norm_has_a_derivative_everywhere():
-    np.testing.assert_allclose(jax.grad(fnopt.global_norm)(jnp.array([3.0, 4.0])), [0.6, 0.8])
-    np.testing.assert_array_equal(jax.grad(fnopt.global_norm)(jnp.zeros(3)), 0.0)
+    slope = jax.jit(jax.grad(fnopt.global_norm))
+    np.testing.assert_allclose(slope(np.float32([3.0, 4.0])), [0.6, 0.8])
+    np.testing.assert_array_equal(slope(np.zeros(2, np.float32)), 0.0)
     np.testing.assert_allclose(
-        jax.jit(jax.vmap(fnopt.global_norm))(jnp.diag(jnp.arange(3.0))), [0, 1, 2]
+        jax.jit(jax.vmap(fnopt.global_norm))(np.diag(np.float32([0, 1, 2]))), [0, 1, 2]
     )
 
 
@@ -72,21 +73,22 @@ def test_norm_of_sharded_leaves(kind):
 
 
 def test_norm_and_clip_inside_shard_map():
-    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     x = jnp.arange(16.0)
     clipped = fnopt.clip_by_global_norm(1.0, axis_name="x")
 
     def local(x):
         return fnopt.global_norm(x, axis_name="x"), apply(clipped, x)
 
-    norm, y = jax.shard_map(
+    run = jax.shard_map(
         local,
         mesh=mesh,
         in_specs=PartitionSpec("x"),
         out_specs=(PartitionSpec(), PartitionSpec("x")),
-    )(x)
+    )
+    norm, y = jax.jit(run)(x)
     np.testing.assert_allclose(norm, np.linalg.norm(np.arange(16.0)), rtol=1e-6)
-    np.testing.assert_allclose(jnp.linalg.norm(y), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(y), 1.0, rtol=1e-6)
 
 
 # Clips
@@ -179,18 +181,31 @@ def test_clip_by_block_rms():
 def test_adaptive_grad_clip_bounds_each_column():
     params = {"w": jnp.array([[3.0, 0.0], [4.0, 0.0]]), "b": jnp.array([0.6, 0.8])}
     updates = {"w": jnp.array([[30.0, 1e-5], [40.0, 0.0]]), "b": jnp.array([0.0, 9.0])}
-    got = apply(fnopt.adaptive_grad_clip(0.1, eps=1e-3), updates, params)
-    np.testing.assert_allclose(jnp.linalg.norm(got["w"], axis=0), [0.5, 1e-5], rtol=1e-5)
+    clip = fnopt.adaptive_grad_clip(0.1, eps=1e-3)
+    got = jax.jit(lambda u, p: apply(clip, u, p))(updates, params)
+    np.testing.assert_allclose(np.linalg.norm(got["w"], axis=0), [0.5, 1e-5], rtol=1e-5)
     np.testing.assert_allclose(got["b"], [0.0, 0.1], rtol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(5,), (1, 5), (1, 1, 1, 5), (4, 3), (2, 4, 3), (3, 3, 2, 4)])
-@pytest.mark.parametrize("axis", [None, 0, -1])
-def test_the_units_are_optaxs(shape, axis, standard_numerics):
+def test_the_units_are_optaxs(standard_numerics):
     rng = np.random.default_rng(0)
-    params, updates = (jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(2))
-    got, wanted = (
-        apply(library.adaptive_grad_clip(0.1, axis=axis), updates, params)
-        for library in (fnopt, optax)
-    )
-    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+    shapes = [(5,), (1, 5), (1, 1, 1, 5), (4, 3), (2, 4, 3), (3, 3, 2, 4)]
+    draw = lambda: {str(s): np.float32(rng.normal(size=s)) for s in shapes}
+
+    @jax.jit
+    def both(params, updates):
+        return [
+            {
+                f"{shape}, axis {axis}": apply(
+                    library.adaptive_grad_clip(0.1, axis=axis), update, params[shape]
+                )
+                for shape, update in updates.items()
+                for axis in (None, 0, -1)
+            }
+            for library in (fnopt, optax)
+        ]
+
+    got, wanted = both(draw(), draw())
+    assert len(got) == 18
+    off = [k for k, x in got.items() if not np.allclose(x, wanted[k], rtol=1e-5, atol=0)]
+    assert off == []

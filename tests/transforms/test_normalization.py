@@ -14,6 +14,7 @@ from fnopt.transforms.normalization import (
     scale_by_param_block_rms,
     scale_by_sign,
     scale_by_trust_ratio,
+    trust_ratio,
 )
 
 FACTORIES = [
@@ -206,3 +207,10 @@ def test_recompute():
     np.testing.assert_allclose(recompute(lambda x, k: k * x, x, 2.0), [6.0, 8.0])
     assert not jax.typeof(recompute(lambda k: k, k)).weak_type
     assert jax.typeof(recompute(lambda k: k, 2.0)).weak_type
+
+
+def test_a_trust_ratio_shows_nan():
+    for p, u in ((np.nan, 1.0), (1.0, np.nan)):
+        assert np.isnan(trust_ratio(jnp.float32(p), jnp.float32(u)))
+    assert trust_ratio(jnp.float32(0.0), jnp.float32(2.0)) == 1.0
+    assert trust_ratio(jnp.float32(2.0), jnp.float32(0.0)) == 1.0

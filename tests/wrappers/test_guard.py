@@ -7,19 +7,24 @@ import pytest
 import fnopt
 from fnopt.training.data import load_digits
 
-PARAMS = {"w": jnp.ones(3), "b": jnp.zeros(())}
+PARAMS = {"w": np.ones(3, np.float32), "b": np.float32(0)}
 
 
 def gradient(value):
-    return {"w": jnp.full(3, 0.1).at[1].set(value), "b": jnp.array(0.1)}
+    return {"w": np.float32([0.1, value, 0.1]), "b": np.float32(0.1)}
 
 
 def run(optimizer, gradients, params=PARAMS, **extras):
-    state, step = optimizer.init(params), jax.jit(optimizer.update)
+    @jax.jit
+    def step(g, state, params, **given):
+        updates, state = optimizer.update(g, state, params, **given)
+        return updates, state, fnopt.apply_updates(params, updates)
+
+    params = jax.tree.map(jnp.asarray, params)
+    state = optimizer.init(params)
     for i, g in enumerate(gradients):
         given = {name: values[i] for name, values in extras.items()}
-        updates, state = step(g, state, params, **given)
-        params = fnopt.apply_updates(params, updates)
+        updates, state, params = step(g, state, params, **given)
         yield params, state, updates
 
 
@@ -60,7 +65,7 @@ def test_spikes_of_the_gradient_and_of_the_loss():
     sizes[40], sizes[50] = 3.0, 1.0
     losses = rng.normal(2.0, 0.1, 60)
     losses[50] = 4.0
-    gradients = [{"w": jnp.full(3, s), "b": jnp.array(0.0)} for s in sizes]
+    gradients = [{"w": np.full(3, s, np.float32), "b": np.float32(0)} for s in sizes]
     optimizer = fnopt.guard(fnopt.sgd(0.01), spike=6.0)
     values = jnp.asarray(losses, jnp.float32)
     rejected = [int(s.rejected) for _, s, _ in run(optimizer, gradients, value=values)]
@@ -164,3 +169,15 @@ def test_poisoned_digits_end_where_the_clean_run_does():
     assert int(state.rejected) > 20
     broken, _ = accuracy(adam, True)
     assert broken < 0.5
+
+
+def test_a_rejected_step_leaves_the_mean_of_norms():
+    optimizer = fnopt.guard(fnopt.sgd(0.1), spike=2.0)
+    params = {"w": jnp.ones(3)}
+    state = optimizer.init(params)
+    for _ in range(30):
+        _, state = optimizer.update({"w": jnp.ones(3)}, state, params)
+    _, after = optimizer.update({"w": jnp.full(3, 1e3)}, state, params)
+    assert after.rejected == state.rejected + 1
+    for was, now in zip(state.norms, after.norms):
+        np.testing.assert_array_equal(was, now)

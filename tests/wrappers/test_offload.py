@@ -56,3 +56,12 @@ def test_an_unknown_memory_is_named():
     params = {"w": jax.device_put(jnp.ones(8), NamedSharding(mesh, jax.P()))}
     with pytest.raises(ValueError, match="tape"):
         fnopt.state_shardings(fnopt.adam(0.1), params, memory_kind="tape")
+
+
+def test_scalars_stay_on_the_device():
+    mesh = jax.make_mesh((8,), ("data",))
+    params = {"w": jax.device_put(jnp.ones(8), NamedSharding(mesh, jax.P()))}
+    places = fnopt.state_shardings(fnopt.adam(0.1), params, memory_kind="pinned_host")
+    shapes = jax.eval_shape(fnopt.adam(0.1).init, params)
+    for x, place in zip(jax.tree.leaves(shapes), jax.tree.leaves(places)):
+        assert (place.memory_kind == "pinned_host") == bool(x.ndim)

@@ -52,3 +52,11 @@ def test_edges():
     np.testing.assert_array_equal(updates["gain"], -1.0)
     with pytest.raises(ValueError, match="needs params"):
         optimizer.update(g, optimizer.init(params))
+
+
+def test_the_rounding_of_a_parallel_gradient_is_no_step():
+    params = {"w": np.float32(np.random.default_rng(0).normal(size=(16, 8)))}
+    optimizer = fnopt.orthograd(fnopt.sgd(1.0))
+    gradients = {"w": np.float32(0.3) * params["w"]}
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    assert not np.asarray(updates["w"]).any()

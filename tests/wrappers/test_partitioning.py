@@ -157,3 +157,11 @@ def test_a_member_without_reductions_shares_nothing():
 def test_stateless_optimizers_leave_no_trace():
     state = fnopt.route({"head": fnopt.sign_sgd(1.0)}, default=fnopt.scale(-1.0)).init(PARAMS)
     assert list(state.inner) == ["head"]
+
+
+def test_ends_of_a_size_belong_to_it():
+    leaf = np.ones((2, 3), np.float32)
+    assert fnopt.where(min_size=6, max_size=6)("w", leaf)
+    assert not fnopt.where(min_size=7)("w", leaf)
+    assert not fnopt.where(max_size=5)("w", leaf)
+    assert fnopt.where(min_ndim=2, max_ndim=2)("w", leaf)

@@ -12,8 +12,8 @@ import fnopt
 
 pytestmark = pytest.mark.usefixtures("standard_numerics")
 
-X = jax.random.normal(jax.random.key(0), (32, 4))
-Y = X @ jnp.arange(4.0) + 1.0
+X = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+Y = X @ np.arange(4, dtype=np.float32) + np.float32(1)
 
 
 def optimizer():

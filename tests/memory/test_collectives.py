@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import fnopt
 from fnopt.leaves import nbytes
@@ -224,3 +224,15 @@ def test_matrices_of_an_explicit_mesh(zero, size):
     sent = (size - 1) / size * moved(program, "all-gather")[0]
     wanted = told["optimizer"] + told.get("updates", 0)
     assert wanted == sent if zero is None else wanted < sent < 1.7 * wanted
+
+
+def test_what_zero_scattered_is_a_share_of_the_sum_over_data():
+    mesh = meshes.abstract_mesh({"data": 2, "fsdp": 4})
+    whole = NamedSharding(mesh, PartitionSpec())
+    params = {"w": jax.ShapeDtypeStruct((64, 64), jnp.float32, sharding=whole)}
+    found = {
+        (x.what, x.kind, x.axes): x.bytes for x in collectives(fnopt.adam(0.1), params, zero="fsdp")
+    }
+    size = 4 * 64 * 64
+    assert found["gradients", "reduce-scatter", ("fsdp",)] == size * 3 // 4
+    assert found["gradients", "all-reduce", ("data",)] == size // 4

@@ -1,3 +1,4 @@
+import functools
 import inspect
 
 import jax
@@ -7,21 +8,27 @@ import pytest
 
 from fnopt.testing import problems
 
-KEY = jax.random.key(3)
-PROBLEMS = [
-    problems.quadratic(KEY),
-    problems.quadratic(KEY, dimension=3, condition_number=1.0),
-    problems.rosenbrock(),
-    problems.rosenbrock(5),
-    problems.beale(),
-    problems.rastrigin(KEY),
-    problems.styblinski_tang(),
-    problems.styblinski_tang(3),
-    problems.logistic_regression(KEY),
-    problems.matrix_factorization(KEY),
-    problems.deep_linear_network(KEY),
-]
-every = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name)
+key = functools.cache(lambda: jax.random.key(3))
+PROBLEMS = {
+    "quadratic": lambda: problems.quadratic(key()),
+    "quadratic, a ball": lambda: problems.quadratic(key(), dimension=3, condition_number=1.0),
+    "rosenbrock": lambda: problems.rosenbrock(),
+    "rosenbrock of 5": lambda: problems.rosenbrock(5),
+    "beale": lambda: problems.beale(),
+    "rastrigin": lambda: problems.rastrigin(key()),
+    "styblinski_tang": lambda: problems.styblinski_tang(),
+    "styblinski_tang of 3": lambda: problems.styblinski_tang(3),
+    "logistic_regression": lambda: problems.logistic_regression(key()),
+    "matrix_factorization": lambda: problems.matrix_factorization(key()),
+    "deep_linear_network": lambda: problems.deep_linear_network(key()),
+}
+made = functools.cache(lambda name: PROBLEMS[name]())
+every = pytest.mark.parametrize("name", PROBLEMS)
+
+
+@pytest.fixture
+def problem(name):
+    return made(name)
 
 
 def wide(t):
@@ -31,21 +38,23 @@ def wide(t):
 def test_every_problem_is_tried():
     functions = inspect.getmembers(problems, inspect.isfunction)
     own = {n for n, f in functions if f.__module__ == problems.__name__ and n[0] != "_"}
-    assert {problem.name for problem in PROBLEMS} == own
+    assert {made(name).name for name in PROBLEMS} == own
     assert len(own) >= 8
 
 
 # The points and values of the literature (Jamil & Yang 2013, arXiv 1308.4008).
-KNOWN = [
-    (problems.rosenbrock(5), [1.0] * 5, 0.0),
-    (problems.beale(), [3.0, 0.5], 0.0),
-    (problems.rastrigin(KEY, 3), [0.0] * 3, 0.0),
-    (problems.styblinski_tang(2), [-2.903534] * 2, -78.33233),
-]
+KNOWN = {
+    "rosenbrock": (lambda: problems.rosenbrock(5), [1.0] * 5, 0.0),
+    "beale": (lambda: problems.beale(), [3.0, 0.5], 0.0),
+    "rastrigin": (lambda: problems.rastrigin(key(), 3), [0.0] * 3, 0.0),
+    "styblinski_tang": (lambda: problems.styblinski_tang(2), [-2.903534] * 2, -78.33233),
+}
 
 
-@pytest.mark.parametrize(("problem", "point", "value"), KNOWN, ids=lambda x: getattr(x, "name", ""))
-def test_known_minima(problem, point, value, x64):
+@pytest.mark.parametrize("known", KNOWN)
+def test_known_minima(known, x64):
+    make, point, value = KNOWN[known]
+    problem = make()
     found = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(problem.optimum)])
     np.testing.assert_allclose(found, point, rtol=1e-6)
     np.testing.assert_allclose(problem.minimum, value, rtol=1e-7)
@@ -87,14 +96,14 @@ def test_float32_and_strict_promotion(problem):
 
 
 def test_keys_decide():
-    one, two = problems.quadratic(KEY), problems.quadratic(KEY)
+    one, two = problems.quadratic(key()), problems.quadratic(key())
     np.testing.assert_array_equal(one.init["x"], two.init["x"])
     other = problems.quadratic(jax.random.key(4))
     assert float(jnp.abs(one.init["x"] - other.init["x"]).max()) > 1e-3
 
 
 def test_condition_number(x64):
-    problem = problems.quadratic(KEY, dimension=4, condition_number=50.0)
+    problem = problems.quadratic(key(), dimension=4, condition_number=50.0)
     hessian = jax.hessian(problem.loss)({"x": jnp.zeros(4, jnp.float64)})["x"]["x"]
     np.testing.assert_allclose(np.linalg.cond(hessian), 50.0, rtol=1e-6)
 
@@ -102,14 +111,14 @@ def test_condition_number(x64):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: problems.quadratic(KEY, 1), "dimension must be at least 2"),
-        (lambda: problems.quadratic(KEY, 3, 0.5), "condition_number at least 1"),
+        (lambda: problems.quadratic(key(), 1), "dimension must be at least 2"),
+        (lambda: problems.quadratic(key(), 3, 0.5), "condition_number at least 1"),
         (lambda: problems.rosenbrock(1), "dimension"),
-        (lambda: problems.rastrigin(KEY, 0), "rastrigin: dimension must be at least 1, got 0"),
+        (lambda: problems.rastrigin(key(), 0), "rastrigin: dimension must be at least 1, got 0"),
         (lambda: problems.styblinski_tang(0), "styblinski_tang: dimension must be at least 1"),
-        (lambda: problems.logistic_regression(KEY, weight_decay=0.0), "weight_decay"),
-        (lambda: problems.matrix_factorization(KEY, 8, 6, 7), "rank must be from 1 to 6, got 7"),
-        (lambda: problems.deep_linear_network(KEY, [3]), "sizes"),
+        (lambda: problems.logistic_regression(key(), weight_decay=0.0), "weight_decay"),
+        (lambda: problems.matrix_factorization(key(), 8, 6, 7), "rank must be from 1 to 6, got 7"),
+        (lambda: problems.deep_linear_network(key(), [3]), "sizes"),
     ],
 )
 def test_senseless_arguments_are_refused(call, words):

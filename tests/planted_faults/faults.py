@@ -1299,7 +1299,7 @@ SHARDING = [
         "fnopt/splits.py",
         "kept = [axis if m % parts(mesh, axis) == 0 else None for axis, m in zip(spec, shape)]",
         "kept = [axis if m >= parts(mesh, axis) else None for axis, m in zip(spec, shape)]",
-        on_meshes("adafactor", "factored"),
+        of("tests/test_splits.py"),
     ),
     Fault(
         "further_split_of_split_axes_first",
@@ -1371,7 +1371,7 @@ SHARDING = [
         "fnopt/mesh_axes.py",
         "start = jax.lax.axis_index(axes) * size",
         "start = jax.lax.axis_index(axes[:1]) * size",
-        of("tests/test_draws_in_parts.py"),
+        of("tests/test_splits.py"),
     ),
     Fault(
         "axes_told_by_types_alone",

@@ -1,7 +1,7 @@
-"""Processes that start at once: forks of one that has imported what they need, and no more.
+"""A preforking server: processes that start without the time for their imports.
 
-Run as a script, this file is that process: it imports what it is told, then reads one question a
-line, and answers each by a line. `Server` starts it and asks.
+Run as a script, this file is the server. It imports the modules that it is given, then reads one
+request from each line of its input and writes one response line. `Server` is its client.
 """
 
 import atexit

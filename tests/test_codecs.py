@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from findings import each
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -102,19 +103,6 @@ def of_all(f, names=CODECS):
 
     failed = {}
     return lambda x: jax.device_get(jax.jit(run)(x)) | failed
-
-
-def each(results, check):
-    """Checks every result, by name; the failures of all are told together."""
-    wrong = {}
-    for name, result in results.items():
-        try:
-            if isinstance(result, Exception):
-                raise result
-            check(name, result)
-        except Exception as error:
-            wrong[name] = f"{type(error).__name__}: {error}"
-    assert not wrong, "\n".join(f"{name}: {words}" for name, words in wrong.items())
 
 
 most = float(np.float32(7.9e37))

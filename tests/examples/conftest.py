@@ -1,17 +1,11 @@
-"""Runs a script of examples/ by its name; makes `tests/forks.py` importable."""
+"""Runs a script of examples/ by its name."""
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-if "forks" not in sys.modules:
-    spec = importlib.util.spec_from_file_location("forks", Path(__file__).parents[1] / "forks.py")
-    sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(sys.modules[spec.name])
 
 
 @pytest.fixture

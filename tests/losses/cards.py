@@ -1,6 +1,5 @@
 """One card per loss: arguments that fit it, and which of them have a derivative."""
 
-import jax
 import numpy as np
 
 import fnopt.losses as losses
@@ -150,32 +149,3 @@ IDS = [f"{i}-{name}" for i, (name, *_) in enumerate(CARDS)]
 
 def loss(name):
     return getattr(losses, name)
-
-
-def together(functions, *args):
-    """Each function's result, all one program; of those that do not trace, the exception."""
-    failed = {}
-
-    def run(*args):
-        found = {}
-        for name, f in functions.items():
-            try:
-                found[name] = f(*args)
-            except Exception as error:
-                failed[name] = error
-        return found
-
-    return jax.device_get(jax.jit(run)(*args)) | failed
-
-
-def each(results, check):
-    """Checks every result, by name; the failures of all are told together."""
-    wrong = {}
-    for name, result in results.items():
-        try:
-            if isinstance(result, Exception):
-                raise result
-            check(name, result)
-        except Exception as error:
-            wrong[name] = f"{type(error).__name__}: {error}"
-    assert not wrong, "\n".join(f"{name}: {words}" for name, words in wrong.items())

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from findings import each, together
 from jax.scipy.special import logsumexp
 
 import fnopt.losses as losses
@@ -14,7 +15,6 @@ import fnopt.losses as losses
 spec = importlib.util.spec_from_file_location("corner_cards", Path(__file__).with_name("cards.py"))
 cards = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(cards)
-together, each = cards.together, cards.each
 
 inf = float("inf")
 labels = np.int32([0, 1, 2])

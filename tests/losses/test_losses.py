@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from findings import each, together
 
 import fnopt.losses as losses
 
@@ -16,7 +17,6 @@ spec = importlib.util.spec_from_file_location("loss_cards", Path(__file__).with_
 cards = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(cards)
 CARDS = dict(zip(cards.IDS, cards.CARDS))
-together, each = cards.together, cards.each
 names = sorted({name for name, *_ in cards.CARDS} | {"make_fenchel_young_loss"})
 
 

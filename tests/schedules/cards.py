@@ -1,7 +1,5 @@
 """One card per schedule: a call, its values at both ends, and whether optax has the same."""
 
-import jax
-
 import fnopt.schedules as schedules
 
 # name: (args, kwargs, {count: value, exactly}, last count that is interesting)
@@ -115,32 +113,3 @@ def build(name):
     """The card's schedule."""
     args, kwargs, _, _ = CARDS[name]
     return getattr(schedules, name)(*args, **kwargs)
-
-
-def together(functions, *args):
-    """Each function's result, all one program; of those that do not trace, the exception."""
-    failed = {}
-
-    def run(*args):
-        found = {}
-        for name, f in functions.items():
-            try:
-                found[name] = f(*args)
-            except Exception as error:
-                failed[name] = error
-        return found
-
-    return jax.device_get(jax.jit(run)(*args)) | failed
-
-
-def each(results, check):
-    """Checks every result, by name; the failures of all are told together."""
-    wrong = {}
-    for name, result in results.items():
-        try:
-            if isinstance(result, Exception):
-                raise result
-            check(name, result)
-        except Exception as error:
-            wrong[name] = f"{type(error).__name__}: {error}"
-    assert not wrong, "\n".join(f"{name}: {words}" for name, words in wrong.items())

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from findings import each, together
 
 import fnopt
 import fnopt.schedules as schedules
@@ -19,7 +20,7 @@ from fnopt.schedules.schedule import factories
 spec = importlib.util.spec_from_file_location("cards", Path(__file__).with_name("cards.py"))
 cards = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(cards)
-CARDS, build, together, each = cards.CARDS, cards.build, cards.together, cards.each
+CARDS, build = cards.CARDS, cards.build
 every = pytest.mark.parametrize("name", CARDS)
 
 

@@ -42,7 +42,7 @@ def trajectory(subject: Subject, dtype: Any, steps: int = 2) -> list[Any]:
 
 
 def never_rounded(subject: Subject, found: Evidence) -> None:
-    """L3: numbers in the state stay wide beside narrow params, and act as the constants do."""
+    """L3: values in the state stay float32 with 16-bit params, and act as constants do."""
     shapes = {"kernel": (4, 3), "bias": (3,)}  # no scalar: those of the state are its own
     for dtype in (jnp.bfloat16, jnp.float16):
         params = params_of(dtype, shapes)
